@@ -1,0 +1,1122 @@
+/*
+ * TokenJoule: what each inference call cost, in tokens, milliseconds, joules and dollars.
+ *
+ * In ten minutes: tj_store_open a database, tj_store_subscribe it to the bus, wrap your engine's generate function in a
+ * tj_engine and call tj_instrumented_generate; ask with tj_aggregate. Or fill a tj_telemetry_record yourself and tj_record
+ * it. examples/quickstart.c does it in 80 lines.
+ *
+ * CONVENTIONS
+ *
+ * Names       Functions are tj_<noun>_<verb>, types tj_<noun>, enumerators and macros TJ_.... The library exports nothing
+ *             else.
+ * Status      Every fallible function returns tj_status; TJ_OK is 0. On failure no out-parameter is written, and nothing was
+ *             lost or changed. Functions that cannot fail return void or a value.
+ * Errors      The last parameter of a fallible function is a tj_error, allocated by the caller, which may be NULL and never
+ *             needs freeing. There is no thread-local and no global error. The message names the argument or field.
+ * Structs in  begin with struct_size, set by TJ_<TYPE>_INIT, or by tj_<type>_init for languages without macros. Zero in
+ *             every other field means the documented default. A program built against an older, shorter struct keeps
+ *             working; a longer one from a newer header is accepted if what this library does not know in it is zero.
+ * Structs out are the caller's, with struct_size first; the library writes at most that many bytes. Arrays that the library
+ *             owns hang off them and are released by tj_<type>_free, which takes NULL and can be called twice. Element
+ *             structs end in reserved[], so their stride never changes within an ABI version.
+ * Strings     in are NUL-terminated UTF-8, copied before the call returns; NULL means "". Strings out are borrowed, for as
+ *             long as it says where they are described. Invalid UTF-8 is TJ_ERR_INVALID_ARGUMENT.
+ * Units       Times are seconds: timestamps Unix time by the wall clock, durations by the monotonic clock; names that end in
+ *             _ms are milliseconds. Ranges are half-open, since <= t < until. Joules, watts, US dollars, GB of 2^30 bytes,
+ *             degrees Celsius, percentages 0 to 100.
+ * Unknown     is not zero: NAN in a double and TJ_UNKNOWN in a token count mean "not measured". Where 0 cannot be
+ *             (latency, TTFT, inter-token latency, energy, power, throughput) it means that, too. Averages and
+ *             distributions are taken over the calls that measured the value.
+ * Threads     Every function may be called from any thread at any time on the same handle, but for _close and _free, which
+ *             are the last use, and a tj_call, which one thread at a time may use. Callbacks run on the thread that
+ *             publishes.
+ * Panics      never cross this boundary: they become TJ_ERR_PANIC, and the handle stays usable.
+ * Fork        A handle used in a forked child returns TJ_ERR_FORKED and touches nothing of the parent's; closing it there only
+ *             frees memory.
+ * Signals     No handler is installed, no process-wide state is changed, nothing is printed.
+ */
+/* Made by cbindgen from src/ffi; `make header` writes it. SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+#ifndef TOKENJOULE_H
+#define TOKENJOULE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * The version of this header; tj_version is the library's.
+ */
+#define TJ_VERSION "0.1.0"
+
+/* What a TJ_<TYPE>_INIT stands for: a struct that is zero but for its size. */
+#ifdef __cplusplus
+template <class Struct>
+inline Struct tj_sized_() noexcept {
+  Struct value = Struct();
+  value.struct_size = sizeof(Struct);
+  return value;
+}
+#define TJ_SIZED_(type) (::tj_sized_< ::type>())
+#else
+#define TJ_SIZED_(type) { .struct_size = sizeof(type) }
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Status, errors, version ------------------------------------------------------------------------------
+ * Every fallible function returns a `tj_status` and takes a `tj_error *` last. The enumerators below are all the
+ * codes there are today; new ones are only ever appended, so treat a code that you do not know as a failure.
+ */
+
+/**
+ * Counts breaking changes of this header. A program checks `tj_abi_version() == TJ_ABI_VERSION` when it loads the
+ * library by hand; the dynamic linker does the same through the soname (libtokenjoule.so.1).
+ */
+#define TJ_ABI_VERSION 1
+
+/** The values of a `tj_status`. */
+typedef enum tj_status_code {
+  /** Done. */
+  TJ_OK = 0,
+  /**
+   * An argument, or a field of a struct, is not what it may be (NULL, bad UTF-8, NaN where not allowed, negative,
+   * unknown enumerator, bad JSON ...). The message names it. Nothing was lost or changed.
+   */
+  TJ_ERR_INVALID_ARGUMENT = 1,
+  /** The operating system refused: path, permission, read error. */
+  TJ_ERR_IO = 2,
+  /** Another process holds the database past the busy timeout. */
+  TJ_ERR_BUSY = 3,
+  /** Disk full, or journal full under TJ_OVERFLOW_REJECT. */
+  TJ_ERR_FULL = 4,
+  /** The database or a journal fails its checks; nothing was deleted. */
+  TJ_ERR_CORRUPT = 5,
+  /** The file was written by a newer version of the library, or is no telemetry database. It was not altered. */
+  TJ_ERR_SCHEMA = 6,
+  /** The store was opened with read_only. */
+  TJ_ERR_READ_ONLY = 7,
+  /** The store, queue or call has ended already. */
+  TJ_ERR_CLOSED = 8,
+  /** The handle belongs to the process that this one was forked from. */
+  TJ_ERR_FORKED = 9,
+  /** The engine callback returned non-zero; its code is in tj_error.engine_code. */
+  TJ_ERR_ENGINE = 10,
+  /** Not available on this system or in this build. */
+  TJ_ERR_UNSUPPORTED = 11,
+  /** There is nothing of that number or name. */
+  TJ_ERR_NOT_FOUND = 12,
+  /** A panic inside the library was caught. The handle stays usable unless it says otherwise. */
+  TJ_ERR_PANIC = 13,
+  /** Nothing happened within the given time. */
+  TJ_ERR_TIMEOUT = 14,
+} tj_status_code;
+
+/** What a fallible function returns: TJ_OK or one of the TJ_ERR_... codes. */
+typedef int32_t tj_status;
+
+/**
+ * Where a failing function says what was wrong. Owned by the caller, for example on the stack; needs no
+ * initialisation and is never freed. Written only on failure, and whole.
+ */
+typedef struct tj_error {
+  /** The code that the function returned. */
+  tj_status status;
+  /** TJ_ERR_ENGINE: what the engine callback returned. Otherwise 0. */
+  int32_t engine_code;
+  /** NUL-terminated UTF-8, cut at a character boundary. Names the argument or field and what was wrong with it. */
+  char message[504];
+} tj_error;
+
+/** The name of a code: "TJ_ERR_BUSY", or "TJ_ERR_?" for one that this library does not know. Static; any thread. */
+const char *tj_status_name(tj_status status);
+
+/** The library's version, "0.1.0". Static; any thread. TJ_VERSION is the header's. */
+const char *tj_version(void);
+
+/** The library's ABI version. Equal to the TJ_ABI_VERSION of every header that may be used with it. Any thread. */
+uint32_t tj_abi_version(void);
+
+
+/* ---- One call's record ------------------------------------------------------------------------------------
+ * What an engine knows about one inference call. Set what was measured and leave the rest: unknown is not zero.
+ * NAN in a double and TJ_UNKNOWN in a token count mean "not measured". Where 0 is physically impossible for a finished
+ * measurement (every latency, TTFT and inter-token latency, every energy, power and throughput, and the efficiencies
+ * made from them) a 0 means "not measured" too, so that a zeroed record is honest. In the other fields 0 is a
+ * measurement: a free call, an idle GPU, an empty queue, no tokens. Set NAN or TJ_UNKNOWN there if nobody looked.
+ */
+
+/** A token count that nobody measured. */
+#define TJ_UNKNOWN UINT64_MAX
+
+/** How a call ended. Every begun call ends in exactly one of these. */
+typedef enum tj_outcome {
+  /** The engine finished. */
+  TJ_OUTCOME_OK = 0,
+  /** The engine failed. */
+  TJ_OUTCOME_ERROR = 1,
+  /** The engine stopped because it was asked to. */
+  TJ_OUTCOME_CANCELLED = 2,
+  /** The call's handle was freed without an end. */
+  TJ_OUTCOME_ABANDONED = 3,
+  /** The process died in the middle of the call. */
+  TJ_OUTCOME_INTERRUPTED = 4,
+} tj_outcome;
+
+/**
+ * One inference call. All strings are copied before tj_record returns; at most 64 KiB each (metadata_json: 1 MiB).
+ * Numbers are never negative or infinite. Counts are below 2^63.
+ */
+typedef struct tj_telemetry_record {
+  /** Set by TJ_TELEMETRY_RECORD_INIT. */
+  size_t struct_size;
+  /** When the call began, Unix seconds. 0: now. */
+  double timestamp;
+  /** The model. Required, not empty. */
+  const char *model_id;
+  /** The engine that ran it. */
+  const char *engine;
+  /** Who asked. */
+  const char *agent;
+  /** Tokens of the whole prompt, the cached part included. */
+  uint64_t prompt_tokens;
+  /** Prompt tokens that were really processed. */
+  uint64_t prompt_tokens_evaluated;
+  /** Output tokens. */
+  uint64_t completion_tokens;
+  /** 0 or TJ_UNKNOWN: prompt_tokens + completion_tokens, as far as they are known. */
+  uint64_t total_tokens;
+  /** Seconds from the start of the call to its end. */
+  double latency_seconds;
+  /** Time to first token: seconds from the start of the call to the first output token, queue and prefill included. */
+  double ttft;
+  /** US dollars. */
+  double cost_usd;
+  /** Joules that all devices drew for this call. */
+  double energy_joules;
+  /** Mean power, watts. */
+  double power_watts;
+  /** 0 to 100. */
+  double gpu_utilization_pct;
+  /** GB of 2^30 bytes. */
+  double gpu_memory_used_gb;
+  /** Degrees Celsius. */
+  double gpu_temperature_c;
+  /** Output tokens / latency, tokens per second. */
+  double throughput_tok_per_sec;
+  /** Seconds spent on the prompt. */
+  double prefill_latency_seconds;
+  /** Seconds spent on the output after its first token. */
+  double decode_latency_seconds;
+  /** How the energy was measured: "hw_counter", "polling", "rapl" ... */
+  const char *energy_method;
+  /** Whose counter it was: "nvidia", "amd", "cpu_rapl" ... */
+  const char *energy_vendor;
+  /** The batch that the call belongs to. */
+  const char *batch_id;
+  /** 1: a warm-up call, which a query can leave out. Any other value but 0 counts as 1. */
+  uint32_t is_warmup;
+  /** 1: the output was streamed. Any other value but 0 counts as 1. */
+  uint32_t is_streaming;
+  /** Joules, the CPU's part of energy_joules. */
+  double cpu_energy_joules;
+  /** Joules, the GPUs' part. */
+  double gpu_energy_joules;
+  /** Joules, the memory's part. */
+  double dram_energy_joules;
+  /** Output tokens / energy. */
+  double tokens_per_joule;
+  /** Energy / output tokens. */
+  double energy_per_output_token_joules;
+  /** Throughput / mean power. */
+  double throughput_per_watt;
+  /** Joules up to the first token. */
+  double prefill_energy_joules;
+  /** Joules after the first token. */
+  double decode_energy_joules;
+  /** Inter-token latency in milliseconds, over the call's tokens: mean. */
+  double mean_itl_ms;
+  /** Median. */
+  double median_itl_ms;
+  /** 90th percentile. */
+  double p90_itl_ms;
+  /** 95th percentile. */
+  double p95_itl_ms;
+  /** 99th percentile. */
+  double p99_itl_ms;
+  /** Sample standard deviation. 0 is a measurement where mean_itl_ms is one. */
+  double std_itl_ms;
+  /** The version of the method by which tokens were counted. 0: none. */
+  uint32_t token_counting_version;
+  /** A tj_outcome. */
+  uint32_t outcome;
+  /** A JSON object. NULL or "": {}. */
+  const char *metadata_json;
+  /** What was asked for: "chat", "text_completion", "embeddings" ... (OpenTelemetry: gen_ai.operation.name). */
+  const char *operation;
+  /** Why the output ended: "stop", "length" ... */
+  const char *finish_reason;
+  /** The class of the error, for a call that failed. */
+  const char *error_type;
+  /** The request. */
+  const char *request_id;
+  /** The conversation. */
+  const char *session_id;
+  /** The trace ... */
+  const char *trace_id;
+  /** ... and the span in it. */
+  const char *span_id;
+  /** Prompt tokens that came from a KV or prefix cache. */
+  uint64_t cached_tokens;
+  /** Output tokens that were reasoning. */
+  uint64_t reasoning_tokens;
+  /** Tokens that speculative decoding proposed ... */
+  uint64_t draft_tokens;
+  /** ... and those of them that were accepted. */
+  uint64_t draft_accepted_tokens;
+  /** Seconds that the call waited before the engine began. */
+  double queue_seconds;
+} tj_telemetry_record;
+
+#define TJ_TELEMETRY_RECORD_INIT TJ_SIZED_(tj_telemetry_record)
+
+/** Does what TJ_TELEMETRY_RECORD_INIT does, for languages without macros. NULL is ignored. */
+void tj_telemetry_record_init(struct tj_telemetry_record *record);
+
+
+/* ---- Recording --------------------------------------------------------------------------------------------
+ * A store is one SQLite database. Open it once, record into it from any thread, close it at the end.
+ */
+
+/** The values of tj_store_options.durability. */
+typedef enum tj_durability {
+  /** A tj_record that returned survives SIGKILL and the OOM killer. */
+  TJ_DURABILITY_PROCESS = 0,
+  /** A tj_record that returned survives a power cut: its commit is on the disk. */
+  TJ_DURABILITY_POWER = 1,
+} tj_durability;
+
+/** The values of tj_store_options.overflow. */
+typedef enum tj_overflow {
+  /** A full journal makes tj_record wait. */
+  TJ_OVERFLOW_WAIT = 0,
+  /** A full journal makes tj_record return TJ_ERR_FULL; the refused record is counted. */
+  TJ_OVERFLOW_REJECT = 1,
+} tj_overflow;
+
+/** A database of calls. Any thread, any time, until it is closed; a handle that was closed answers TJ_ERR_CLOSED. */
+typedef struct tj_store tj_store;
+
+/** How to open a store. Zero in a field is its default. */
+typedef struct tj_store_options {
+  /** Set by TJ_STORE_OPTIONS_INIT. */
+  size_t struct_size;
+  /** 1: open an existing database for queries only; nothing on disk changes. */
+  uint32_t read_only;
+  /** A tj_durability. */
+  uint32_t durability;
+  /** A tj_overflow. */
+  uint32_t overflow;
+  /** Milliseconds to wait for another process that holds the database. 0: 5000. */
+  uint32_t busy_timeout_ms;
+  /** Milliseconds that a record may wait before other processes can see it. 0: 100. This version commits at once. */
+  uint32_t commit_interval_ms;
+  /** Bytes of the journal. 0: 8 MiB. This version commits at once and keeps no journal. */
+  uint64_t journal_bytes;
+} tj_store_options;
+
+#define TJ_STORE_OPTIONS_INIT TJ_SIZED_(tj_store_options)
+
+/** What has become of the records handed to a store in this process. */
+typedef struct tj_health {
+  /** Set by TJ_HEALTH_INIT. */
+  size_t struct_size;
+  /** Records taken, by tj_record and from the bus. */
+  uint64_t recorded;
+  /** Records that did not pass validation (TJ_ERR_INVALID_ARGUMENT). */
+  uint64_t refused;
+  /** Records that were valid and could not be stored. For a record from the bus this is the only place that shows it. */
+  uint64_t failed;
+  /** The status of the latest refusal or failure; TJ_OK if there was none. */
+  tj_status last_status;
+  /** Always 0. */
+  uint32_t reserved;
+  /** When that was, Unix seconds; 0 if there was none. */
+  double last_failure_time;
+  /** Its message, NUL-terminated UTF-8; empty if there was none. */
+  char last_message[504];
+} tj_health;
+
+#define TJ_HEALTH_INIT TJ_SIZED_(tj_health)
+
+/** Does what TJ_STORE_OPTIONS_INIT does, for languages without macros. NULL is ignored. */
+void tj_store_options_init(struct tj_store_options *options);
+
+/** Does what TJ_HEALTH_INIT does, for languages without macros. NULL is ignored. */
+void tj_health_init(struct tj_health *health);
+
+/**
+ * Opens the database at `path`, making it and missing folders (files 0600, folders 0700), or, with ":memory:", a
+ * private one in memory. `options` NULL: all defaults. A database of the Python reference is taken over in place and
+ * stays usable by it.
+ *
+ * TJ_OK: *out_store is a store; close it with tj_store_close.
+ * TJ_ERR_INVALID_ARGUMENT; TJ_ERR_IO: cannot be opened or made, or a symbolic link that another user owns;
+ * TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_CORRUPT: not a database, or a damaged one; TJ_ERR_SCHEMA: written by a newer
+ * version, or its table `telemetry` is another program's. In all these cases *out_store is not written and the file is as it was.
+ */
+tj_status tj_store_open(const char *path,
+                        const struct tj_store_options *options,
+                        struct tj_store **out_store,
+                        tj_error *error);
+
+/**
+ * Commits what was recorded and closes the store; its subscription to the bus ends. A call that is still in flight
+ * keeps the database open until it has ended, and is recorded. NULL is fine. The last use of the handle: no other
+ * thread may be using it.
+ *
+ * TJ_OK; TJ_ERR_CLOSED: it was closed before; TJ_ERR_FORKED: nothing but memory was freed; TJ_ERR_IO, TJ_ERR_FULL,
+ * TJ_ERR_BUSY: the last commit failed. It is closed in every case.
+ */
+tj_status tj_store_close(struct tj_store *store,
+                         tj_error *error);
+
+/**
+ * Returns when everything recorded so far is committed.
+ *
+ * TJ_OK; TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_CLOSED; TJ_ERR_FORKED; TJ_ERR_IO, TJ_ERR_FULL, TJ_ERR_BUSY.
+ */
+tj_status tj_store_flush(struct tj_store *store, tj_error *error);
+
+/**
+ * Records one call. When it returns TJ_OK the record survives the death of the process (see tj_durability).
+ *
+ * TJ_OK; TJ_ERR_INVALID_ARGUMENT: the message names the field; TJ_ERR_READ_ONLY; TJ_ERR_CLOSED; TJ_ERR_FORKED;
+ * TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_IO. On failure nothing was recorded, and tj_store_health counts it.
+ */
+tj_status tj_record(struct tj_store *store,
+                    const tj_telemetry_record *record,
+                    tj_error *error);
+
+/**
+ * Counts the records in the database, whoever wrote them. Sees the caller's own at once.
+ *
+ * TJ_OK: *out_count is the number; TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_CLOSED; TJ_ERR_FORKED; TJ_ERR_BUSY; TJ_ERR_IO;
+ * TJ_ERR_CORRUPT.
+ */
+tj_status tj_store_count(struct tj_store *store,
+                         uint64_t *out_count,
+                         tj_error *error);
+
+/**
+ * Deletes every record. With tj_store_prune the only way that records go away.
+ *
+ * TJ_OK: *out_deleted is how many there were; TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_READ_ONLY; TJ_ERR_CLOSED;
+ * TJ_ERR_FORKED; TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_IO. On failure every record is still there.
+ */
+tj_status tj_store_clear(struct tj_store *store, uint64_t *out_deleted, tj_error *error);
+
+/**
+ * Deletes the records whose timestamp is before `before` (Unix seconds).
+ *
+ * TJ_OK: *out_deleted is how many there were; TJ_ERR_INVALID_ARGUMENT: NULL, or `before` NaN, infinite or negative;
+ * the rest as for tj_store_clear.
+ */
+tj_status tj_store_prune(struct tj_store *store,
+                         double before,
+                         uint64_t *out_deleted,
+                         tj_error *error);
+
+/**
+ * Tells what has become of the records handed to this store, and the latest failure.
+ *
+ * TJ_OK: *out_health is filled; nothing in it needs freeing. TJ_ERR_INVALID_ARGUMENT; TJ_ERR_FORKED. Works on a closed
+ * store as well.
+ */
+tj_status tj_store_health(struct tj_store *store,
+                          struct tj_health *out_health,
+                          tj_error *error);
+
+/**
+ * From now on every TJ_EVENT_TELEMETRY_RECORD on the bus, and every call begun, is recorded in this store, until
+ * tj_store_unsubscribe or tj_store_close. Subscribing twice is the same as once. A store that cannot record never breaks
+ * the caller's generation: tj_store_health counts the failure.
+ *
+ * TJ_OK; TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_READ_ONLY; TJ_ERR_CLOSED; TJ_ERR_FORKED.
+ */
+tj_status tj_store_subscribe(struct tj_store *store,
+                             tj_error *error);
+
+/**
+ * Ends tj_store_subscribe. Calls begun before still go to this store when they end. A store that is not subscribed is
+ * fine.
+ *
+ * TJ_OK; TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_CLOSED; TJ_ERR_FORKED.
+ */
+tj_status tj_store_unsubscribe(struct tj_store *store,
+                               tj_error *error);
+
+
+/* ---- Aggregating ------------------------------------------------------------------------------------------
+ * Per model, per engine and in all, between two times. Averages and distributions are taken over the calls that
+ * measured the value, never over the others; sums likewise.
+ */
+
+/** Which records. Zero and NULL in a field leave it open. */
+typedef struct tj_query {
+  /** Set by TJ_QUERY_INIT. */
+  size_t struct_size;
+  /** Unix seconds: since <= timestamp ... */
+  double since;
+  /** ... < until. 0: unbounded. An empty range selects nothing. */
+  double until;
+  /** NULL: any; otherwise exactly this one ("" is one too). */
+  const char *model_id;
+  /** NULL: any; otherwise exactly this one. */
+  const char *engine;
+  /** NULL: any; otherwise exactly this one. */
+  const char *agent;
+  /** NULL: any; otherwise exactly this one. */
+  const char *batch_id;
+  /** 1: leave warm-up calls out. */
+  uint32_t exclude_warmup;
+  /** 0: any; n: only records stamped n. */
+  uint32_t token_counting_version;
+  /** 0: all; otherwise the bits (1 << TJ_OUTCOME_...) of those wanted. UINT32_MAX is all, too. */
+  uint32_t outcome_mask;
+  /** 0: all; otherwise only the first n models and the first n engines. The totals are over all. */
+  uint32_t limit;
+} tj_query;
+
+#define TJ_QUERY_INIT TJ_SIZED_(tj_query)
+
+/**
+ * How a value is distributed, over the calls that measured it. All NAN where count is 0. min, max and mean are exact;
+ * a percentile is within 1 % of the exact one (linear interpolation between closest ranks).
+ */
+typedef struct tj_distribution {
+  /** How many values. */
+  uint64_t count;
+  /** The smallest. */
+  double min;
+  /** The largest. */
+  double max;
+  /** The mean. */
+  double mean;
+  /** The median. */
+  double p50;
+  /** 90th percentile. */
+  double p90;
+  /** 95th percentile. */
+  double p95;
+  /** 99th percentile. */
+  double p99;
+} tj_distribution;
+
+/** Statistics of one model. An average over nothing is 0.0, as in the reference; its distribution says NAN. */
+typedef struct tj_model_stats {
+  /** The model. Owned by the tj_aggregated_stats. */
+  const char *model_id;
+  /** Calls. */
+  uint64_t call_count;
+  /** Sum of total_tokens. */
+  uint64_t total_tokens;
+  /** Sum of prompt_tokens. */
+  uint64_t prompt_tokens;
+  /** Sum of prompt_tokens_evaluated. */
+  uint64_t prompt_tokens_evaluated;
+  /** Sum of completion_tokens. */
+  uint64_t completion_tokens;
+  /** Sum of cached_tokens. */
+  uint64_t cached_tokens;
+  /** Calls that ended as TJ_OUTCOME_ERROR. */
+  uint64_t error_count;
+  /** Calls that ended as TJ_OUTCOME_CANCELLED. */
+  uint64_t cancelled_count;
+  /** Calls that ended as TJ_OUTCOME_INTERRUPTED. */
+  uint64_t interrupted_count;
+  /** Sum of latency_seconds, seconds. */
+  double total_latency;
+  /** Mean of latency_seconds, seconds. */
+  double avg_latency;
+  /** Sum of cost_usd, US dollars. */
+  double total_cost;
+  /** Mean of ttft, seconds. */
+  double avg_ttft;
+  /** Sum of energy_joules, joules. */
+  double total_energy_joules;
+  /** Mean of gpu_utilization_pct, 0 to 100. */
+  double avg_gpu_utilization_pct;
+  /** Mean of throughput_tok_per_sec, tokens per second. */
+  double avg_throughput_tok_per_sec;
+  /** Mean of tokens_per_joule. */
+  double avg_tokens_per_joule;
+  /** Mean of energy_per_output_token_joules, joules. */
+  double avg_energy_per_output_token_joules;
+  /** Mean of throughput_per_watt. */
+  double avg_throughput_per_watt;
+  /** Sum of prefill_energy_joules, joules. */
+  double total_prefill_energy_joules;
+  /** Sum of decode_energy_joules, joules. */
+  double total_decode_energy_joules;
+  /** Mean over calls of mean_itl_ms, milliseconds. */
+  double avg_mean_itl_ms;
+  /** Mean over calls of median_itl_ms, milliseconds. */
+  double avg_median_itl_ms;
+  /** Mean over calls of p95_itl_ms, milliseconds. The percentile over tokens is itl_ms.p95. */
+  double avg_p95_itl_ms;
+  /** Distribution of latency_seconds over calls, seconds. */
+  struct tj_distribution latency;
+  /** Distribution of ttft over calls, seconds. */
+  struct tj_distribution ttft;
+  /** Distribution of inter-token latency over tokens, milliseconds, of the calls that were instrumented. */
+  struct tj_distribution itl_ms;
+  /** Always 0; room for later versions, so that the stride of arrays never changes. */
+  uint64_t reserved[16];
+} tj_model_stats;
+
+/** Statistics of one engine: tj_model_stats with another name in front. */
+typedef struct tj_engine_stats {
+  /** The engine. Owned by the tj_aggregated_stats. */
+  const char *engine;
+  /** Calls. */
+  uint64_t call_count;
+  /** Sum of total_tokens. */
+  uint64_t total_tokens;
+  /** Sum of prompt_tokens. */
+  uint64_t prompt_tokens;
+  /** Sum of prompt_tokens_evaluated. */
+  uint64_t prompt_tokens_evaluated;
+  /** Sum of completion_tokens. */
+  uint64_t completion_tokens;
+  /** Sum of cached_tokens. */
+  uint64_t cached_tokens;
+  /** Calls that ended as TJ_OUTCOME_ERROR. */
+  uint64_t error_count;
+  /** Calls that ended as TJ_OUTCOME_CANCELLED. */
+  uint64_t cancelled_count;
+  /** Calls that ended as TJ_OUTCOME_INTERRUPTED. */
+  uint64_t interrupted_count;
+  /** Sum of latency_seconds, seconds. */
+  double total_latency;
+  /** Mean of latency_seconds, seconds. */
+  double avg_latency;
+  /** Sum of cost_usd, US dollars. */
+  double total_cost;
+  /** Mean of ttft, seconds. */
+  double avg_ttft;
+  /** Sum of energy_joules, joules. */
+  double total_energy_joules;
+  /** Mean of gpu_utilization_pct, 0 to 100. */
+  double avg_gpu_utilization_pct;
+  /** Mean of throughput_tok_per_sec, tokens per second. */
+  double avg_throughput_tok_per_sec;
+  /** Mean of tokens_per_joule. */
+  double avg_tokens_per_joule;
+  /** Mean of energy_per_output_token_joules, joules. */
+  double avg_energy_per_output_token_joules;
+  /** Mean of throughput_per_watt. */
+  double avg_throughput_per_watt;
+  /** Sum of prefill_energy_joules, joules. */
+  double total_prefill_energy_joules;
+  /** Sum of decode_energy_joules, joules. */
+  double total_decode_energy_joules;
+  /** Mean over calls of mean_itl_ms, milliseconds. */
+  double avg_mean_itl_ms;
+  /** Mean over calls of median_itl_ms, milliseconds. */
+  double avg_median_itl_ms;
+  /** Mean over calls of p95_itl_ms, milliseconds. The percentile over tokens is itl_ms.p95. */
+  double avg_p95_itl_ms;
+  /** Distribution of latency_seconds over calls, seconds. */
+  struct tj_distribution latency;
+  /** Distribution of ttft over calls, seconds. */
+  struct tj_distribution ttft;
+  /** Distribution of inter-token latency over tokens, milliseconds, of the calls that were instrumented. */
+  struct tj_distribution itl_ms;
+  /** Always 0; room for later versions, so that the stride of arrays never changes. */
+  uint64_t reserved[16];
+} tj_engine_stats;
+
+/**
+ * Statistics of all calls that a query selects. Initialise with TJ_AGGREGATED_STATS_INIT; release with
+ * tj_aggregated_stats_free.
+ */
+typedef struct tj_aggregated_stats {
+  /** Set by TJ_AGGREGATED_STATS_INIT. */
+  size_t struct_size;
+  /** Calls. */
+  uint64_t total_calls;
+  /** Sum of total_tokens. */
+  uint64_t total_tokens;
+  /** Calls that ended as TJ_OUTCOME_ERROR. */
+  uint64_t error_count;
+  /** Calls that ended as TJ_OUTCOME_CANCELLED. */
+  uint64_t cancelled_count;
+  /** Calls that ended as TJ_OUTCOME_INTERRUPTED. */
+  uint64_t interrupted_count;
+  /** Sum of cost_usd, US dollars. */
+  double total_cost;
+  /** Sum of latency_seconds, seconds. */
+  double total_latency;
+  /** Sum of energy_joules, joules. */
+  double total_energy_joules;
+  /** Mean of throughput_tok_per_sec, tokens per second. */
+  double avg_throughput_tok_per_sec;
+  /** Mean of gpu_utilization_pct, 0 to 100. */
+  double avg_gpu_utilization_pct;
+  /** Mean of energy_per_output_token_joules, joules. */
+  double avg_energy_per_output_token_joules;
+  /** Mean of throughput_per_watt. */
+  double avg_throughput_per_watt;
+  /** Sum of prefill_energy_joules, joules. */
+  double total_prefill_energy_joules;
+  /** Sum of decode_energy_joules, joules. */
+  double total_decode_energy_joules;
+  /** Mean over calls of mean_itl_ms, milliseconds. */
+  double avg_mean_itl_ms;
+  /** Mean over calls of median_itl_ms, milliseconds. */
+  double avg_median_itl_ms;
+  /** Mean over calls of p95_itl_ms, milliseconds. The percentile over tokens is itl_ms.p95. */
+  double avg_p95_itl_ms;
+  /** Distribution of latency_seconds over calls, seconds. */
+  struct tj_distribution latency;
+  /** Distribution of ttft over calls, seconds. */
+  struct tj_distribution ttft;
+  /** Distribution of inter-token latency over tokens, milliseconds, of the calls that were instrumented. */
+  struct tj_distribution itl_ms;
+  /** The models, by call_count descending, then by name ascending. NULL if there are none. */
+  const struct tj_model_stats *per_model;
+  /** How many models. */
+  size_t per_model_count;
+  /** The engines, in the same order. NULL if there are none. */
+  const struct tj_engine_stats *per_engine;
+  /** How many engines. */
+  size_t per_engine_count;
+  /** The library's; hands back what the lists live in. */
+  void *owner;
+} tj_aggregated_stats;
+
+#define TJ_AGGREGATED_STATS_INIT TJ_SIZED_(tj_aggregated_stats)
+
+/** Does what TJ_QUERY_INIT does, for languages without macros. NULL is ignored. */
+void tj_query_init(struct tj_query *query);
+
+/** Does what TJ_AGGREGATED_STATS_INIT does, for languages without macros. NULL is ignored. */
+void tj_aggregated_stats_init(struct tj_aggregated_stats *stats);
+
+/**
+ * Answers a query; NULL asks for everything. Sees every record that this process recorded before, and other
+ * processes' as far as they are committed.
+ *
+ * TJ_OK: *out_stats is filled, as far as its struct_size reaches; release it with tj_aggregated_stats_free, also before
+ * it is filled again. TJ_ERR_INVALID_ARGUMENT: the message names the field; TJ_ERR_CLOSED; TJ_ERR_FORKED; TJ_ERR_BUSY;
+ * TJ_ERR_IO; TJ_ERR_CORRUPT: *out_stats is not written.
+ */
+tj_status tj_aggregate(tj_store *store,
+                       const struct tj_query *query,
+                       struct tj_aggregated_stats *out_stats,
+                       tj_error *error);
+
+/**
+ * Releases what a filled tj_aggregated_stats owns; its names and lists are gone, its totals stay. NULL, an initialised
+ * one that was never filled, and one that was released before are fine.
+ */
+void tj_aggregated_stats_free(struct tj_aggregated_stats *stats);
+
+
+/* ---- The event bus ----------------------------------------------------------------------------------------
+ * One per process. Subscribers are called synchronously, in the order they subscribed, on the publishing thread, with
+ * no lock held: a callback may publish, subscribe and unsubscribe, itself included. Stores subscribed with
+ * tj_store_subscribe have a record before any TJ_EVENT_TELEMETRY_RECORD subscriber sees it. A forked child starts with an
+ * empty bus.
+ *
+ * A language without callbacks on foreign threads opens a queue and polls it instead.
+ */
+
+/**
+ * A kind's bit in a mask.
+ */
+#define TJ_EVENT_MASK(kind) (UINT64_C(1) << (kind))
+
+/** Every kind, those of later versions included. */
+#define TJ_EVENT_MASK_ALL UINT64_MAX
+
+/** The kinds of events. TJ_EVENT_MASK(kind) is a kind's bit in a mask. */
+typedef enum tj_event_kind {
+  /** A call has begun. */
+  TJ_EVENT_INFERENCE_START = 1,
+  /** A call has ended; the event carries its record. */
+  TJ_EVENT_INFERENCE_END = 2,
+  /** A record that is kept. */
+  TJ_EVENT_TELEMETRY_RECORD = 3,
+  /** An energy batch has begun. */
+  TJ_EVENT_BATCH_START = 4,
+  /** An energy batch has ended. */
+  TJ_EVENT_BATCH_END = 5,
+  /** Published by tj_bus_publish. */
+  TJ_EVENT_CUSTOM = 63,
+} tj_event_kind;
+
+/** A bounded queue of events. Any thread, any time, until it is freed. */
+typedef struct tj_bus_queue tj_bus_queue;
+
+/** An event. Everything in it is valid during the callback only; of a tj_polled_event, until that is freed. */
+typedef struct tj_event {
+  /** The size that the library gave it. */
+  size_t struct_size;
+  /** A tj_event_kind. */
+  uint32_t kind;
+  /** Numbers the events of this process, from 1. */
+  uint64_t sequence;
+  /** When it was published, Unix seconds. */
+  double timestamp;
+  /** TJ_EVENT_CUSTOM: the publisher's name; otherwise the kind's, lower case ("inference_start"). */
+  const char *name;
+  /** The call's model; "" if it is not about a call. */
+  const char *model_id;
+  /** The call's engine; "" if it is not about a call. */
+  const char *engine;
+  /** The call (tj_call_id); 0 if it is not about one. */
+  uint64_t call_id;
+  /** TJ_EVENT_TELEMETRY_RECORD and TJ_EVENT_INFERENCE_END: the call's record, unknowns as NAN and TJ_UNKNOWN. Else NULL. */
+  const tj_telemetry_record *record;
+  /** An object, "{}" at least. */
+  const char *data_json;
+} tj_event;
+
+/**
+ * A subscriber. Called on the publishing thread, from several threads at once if several publish. It must not unwind
+ * (no C++ exception, no longjmp) into the library.
+ */
+typedef void (*tj_event_fn)(const struct tj_event *event, void *user_data);
+
+/**
+ * Releases a subscriber's user_data. Called exactly once, after the last call of the subscriber has ended, on whichever
+ * thread ended it.
+ */
+typedef void (*tj_drop_fn)(void *user_data);
+
+/** An event taken from a queue. Initialise with TJ_POLLED_EVENT_INIT; release with tj_polled_event_free. */
+typedef struct tj_polled_event {
+  /** Set by TJ_POLLED_EVENT_INIT. */
+  size_t struct_size;
+  /** The event; valid until tj_polled_event_free. */
+  const struct tj_event *event;
+  /** How many events the queue lost, for want of room, between the event polled before and this one. */
+  uint64_t lost;
+  /** The library's; hands back what the event lives in. */
+  void *owner;
+} tj_polled_event;
+
+#define TJ_POLLED_EVENT_INIT TJ_SIZED_(tj_polled_event)
+
+/**
+ * Subscribes `fn` to the kinds in `event_mask` (TJ_EVENT_MASK(kind) | ..., or TJ_EVENT_MASK_ALL). It is called for
+ * events published from now on. `drop` may be NULL; it runs exactly once, also when this function fails.
+ *
+ * TJ_OK: *out_subscription is the number for tj_bus_unsubscribe, never 0. TJ_ERR_INVALID_ARGUMENT: `fn` or
+ * `out_subscription` is NULL, or the mask is 0.
+ */
+tj_status tj_bus_subscribe(uint64_t event_mask,
+                           tj_event_fn fn,
+                           void *user_data,
+                           tj_drop_fn drop,
+                           uint64_t *out_subscription,
+                           tj_error *error);
+
+/**
+ * Ends a subscription. When it returns the callback is not running, will not run again, and its drop has run; called
+ * from inside the callback itself, that is so once the callback has returned. Two callbacks that unsubscribe each other
+ * at the same moment wait for each other for ever: let one of them do it.
+ *
+ * TJ_OK; TJ_ERR_NOT_FOUND: no such subscription, or it has ended; TJ_ERR_FORKED: it is the parent process's.
+ */
+tj_status tj_bus_unsubscribe(uint64_t subscription,
+                             tj_error *error);
+
+/**
+ * Publishes a TJ_EVENT_CUSTOM. `name` must not be empty; `data_json` is an object, NULL or "" for {} (at most 1 MiB).
+ * Returns when all subscribers have returned.
+ *
+ * TJ_OK; TJ_ERR_INVALID_ARGUMENT: nobody saw it.
+ */
+tj_status tj_bus_publish(const char *name,
+                         const char *data_json,
+                         tj_error *error);
+
+/** Does what TJ_POLLED_EVENT_INIT does, for languages without macros. NULL is ignored. */
+void tj_polled_event_init(struct tj_polled_event *polled);
+
+/**
+ * Opens a queue that takes a copy of every event of the kinds in `event_mask` from now on. It holds at most `capacity`
+ * events (1 to 2^20); when it is full, further events are lost and counted.
+ *
+ * TJ_OK: *out_queue is a queue; free it with tj_bus_queue_free. TJ_ERR_INVALID_ARGUMENT: *out_queue is not written.
+ */
+tj_status tj_bus_queue_open(uint64_t event_mask,
+                            uint32_t capacity,
+                            struct tj_bus_queue **out_queue,
+                            tj_error *error);
+
+/**
+ * Takes the oldest event, waiting up to `timeout_ms` milliseconds for one (0: not at all; UINT32_MAX: as long as it takes).
+ *
+ * TJ_OK: *out_polled holds it; release it with tj_polled_event_free, also before it is filled again.
+ * TJ_ERR_TIMEOUT: there was none; TJ_ERR_CLOSED: tj_bus_queue_close was called and the queue is empty;
+ * TJ_ERR_INVALID_ARGUMENT: NULL, or a struct_size without room for the owner; TJ_ERR_FORKED. In these cases
+ * *out_polled is not written.
+ */
+tj_status tj_bus_poll(struct tj_bus_queue *queue,
+                      uint32_t timeout_ms,
+                      struct tj_polled_event *out_polled,
+                      tj_error *error);
+
+/** Releases a polled event. NULL, one that was never filled, and one that was released before are fine. */
+void tj_polled_event_free(struct tj_polled_event *polled);
+
+/**
+ * Ends the queue's subscription and wakes the threads that wait in tj_bus_poll. Events that are in it can still be
+ * polled. Closing twice is fine.
+ *
+ * TJ_OK; TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_FORKED.
+ */
+tj_status tj_bus_queue_close(struct tj_bus_queue *queue,
+                             tj_error *error);
+
+/**
+ * Closes the queue and frees it, the events in it included. NULL is fine. The last use of the handle: no other thread
+ * may be polling it.
+ */
+void tj_bus_queue_free(struct tj_bus_queue *queue);
+
+
+/* ---- Instrumented generation ------------------------------------------------------------------------------
+ * An engine is one callback. tj_instrumented_generate publishes TJ_EVENT_INFERENCE_START, calls it, and publishes
+ * TJ_EVENT_INFERENCE_END and TJ_EVENT_TELEMETRY_RECORD, whatever the engine returned. Prompts and answers pass through by
+ * pointer; they are never stored. An engine whose loop cannot be turned inside out uses tj_call_begin instead, below.
+ */
+
+/**
+ * A call in flight: see below.
+ */
+typedef struct tj_call tj_call;
+
+/** One message of a conversation. NULL means "". */
+typedef struct tj_message {
+  /** "system", "user", "assistant" ... */
+  const char *role;
+  /** The text. */
+  const char *content;
+} tj_message;
+
+/** What is asked of an engine. Strings: NULL means ""; everything stays the caller's. */
+typedef struct tj_generate_request {
+  /** Set by TJ_GENERATE_REQUEST_INIT. */
+  size_t struct_size;
+  /** The model. Required, not empty. */
+  const char *model;
+  /** The conversation; NULL if message_count is 0. */
+  const struct tj_message *messages;
+  /** How many messages. */
+  size_t message_count;
+  /** As given: this library does not judge it. */
+  double temperature;
+  /** As given. */
+  uint32_t max_tokens;
+  /** Engine-specific keywords, a JSON object (at most 1 MiB). NULL: {}. */
+  const char *extra_json;
+  /** Goes into the record, as do the following strings: who asks. */
+  const char *agent;
+  /** The batch that the call belongs to. */
+  const char *batch_id;
+  /** "chat", "text_completion", "embeddings" ... */
+  const char *operation;
+  /** The request. */
+  const char *request_id;
+  /** The conversation. */
+  const char *session_id;
+  /** The trace ... */
+  const char *trace_id;
+  /** ... and the span in it. */
+  const char *span_id;
+  /** 1: a warm-up call. */
+  uint32_t is_warmup;
+} tj_generate_request;
+
+#define TJ_GENERATE_REQUEST_INIT TJ_SIZED_(tj_generate_request)
+
+/**
+ * What the engine has to say about a call it served. The engine fills it, and it goes back to the caller untouched. In
+ * every field 0, NULL, NAN and TJ_UNKNOWN all mean "not given". What is given wins over what the library observed, field
+ * by field.
+ */
+typedef struct tj_generate_result {
+  /** Set by TJ_GENERATE_RESULT_INIT; for an engine callback, by the library. */
+  size_t struct_size;
+  /** The answer. The engine's memory: the engine says how long it lives. */
+  const char *content;
+  /** Tokens of the whole prompt, the cached part included. */
+  uint64_t prompt_tokens;
+  /** Prompt tokens that were really processed. Not given: prompt_tokens - cached_tokens where both are known. */
+  uint64_t prompt_tokens_evaluated;
+  /** Output tokens. Not given: as many as tj_call_tokens told. */
+  uint64_t completion_tokens;
+  /** Prompt tokens that came from a cache. */
+  uint64_t cached_tokens;
+  /** Output tokens that were reasoning. */
+  uint64_t reasoning_tokens;
+  /** Tokens that speculative decoding proposed ... */
+  uint64_t draft_tokens;
+  /** ... and those of them that were accepted. */
+  uint64_t draft_accepted_tokens;
+  /** Time to first token, seconds. Not given: the time of the first tj_call_tokens. */
+  double ttft;
+  /** US dollars. */
+  double cost_usd;
+  /** Seconds that the call waited before the engine began. */
+  double queue_seconds;
+  /** Seconds spent on the prompt. Not given: TTFT. */
+  double prefill_seconds;
+  /** Seconds spent on the output after its first token. Not given: latency - TTFT. */
+  double decode_seconds;
+  /** "stop", "length" ... */
+  const char *finish_reason;
+  /** The class of the error, for a call that failed. Not given: "engine_code_<n>" for a callback that returned n. */
+  const char *error_type;
+  /** A JSON object for the record. */
+  const char *metadata_json;
+  /** Whatever the engine wants its caller to have. */
+  void *user_data;
+} tj_generate_result;
+
+#define TJ_GENERATE_RESULT_INIT TJ_SIZED_(tj_generate_result)
+
+/**
+ * An engine: fills `result` and returns 0, or returns its own error code. `call` is for tj_call_prompt, tj_call_tokens,
+ * tj_call_draft, tj_call_cancel and tj_call_cancelled; it is the library's, and valid until the callback returns (another
+ * thread must not use it after that). `request` is a copy of the caller's struct with the caller's pointers in it. The
+ * callback must not unwind (no C++ exception, no longjmp) into the library.
+ */
+typedef int32_t (*tj_generate_fn)(void *engine_data,
+                                  const struct tj_generate_request *request,
+                                  tj_call *call,
+                                  struct tj_generate_result *result);
+
+/** An engine and its name. */
+typedef struct tj_engine {
+  /** Set by TJ_ENGINE_INIT. */
+  size_t struct_size;
+  /** Goes into the record as `engine`. NULL: "". */
+  const char *engine_id;
+  /** Required. */
+  tj_generate_fn generate;
+  /** Handed to generate as it is. */
+  void *engine_data;
+} tj_engine;
+
+#define TJ_ENGINE_INIT TJ_SIZED_(tj_engine)
+
+/** Does what TJ_GENERATE_REQUEST_INIT does, for languages without macros. NULL is ignored. */
+void tj_generate_request_init(struct tj_generate_request *request);
+
+/** Does what TJ_GENERATE_RESULT_INIT does, for languages without macros. NULL is ignored. */
+void tj_generate_result_init(struct tj_generate_result *result);
+
+/** Does what TJ_ENGINE_INIT does, for languages without macros. NULL is ignored. */
+void tj_engine_init(struct tj_engine *engine);
+
+/**
+ * Calls the engine and tells the bus what it cost. The call belongs to the stores that are subscribed when it begins. A
+ * figure in the engine's result that cannot be (negative, infinite, a count above 2^63, text that is no UTF-8) counts as
+ * not given and is named in the record's metadata under "tokenjoule.ignored": telemetry never breaks a generation.
+ *
+ * TJ_OK: the engine returned 0, and *out_result is what it filled in. TJ_ERR_ENGINE: it returned something else, which is
+ * in error->engine_code; the call is recorded as TJ_OUTCOME_ERROR, or as TJ_OUTCOME_CANCELLED after tj_call_cancel.
+ * TJ_ERR_INVALID_ARGUMENT: the engine was not called and nothing was published. On failure *out_result is not written.
+ */
+tj_status tj_instrumented_generate(const struct tj_engine *engine,
+                                   const struct tj_generate_request *request,
+                                   struct tj_generate_result *out_result,
+                                   tj_error *error);
+
+
+/* ---- Calls, step by step ----------------------------------------------------------------------------------
+ * For engines whose loop cannot be turned inside out (continuous batching, server slots): begin a call, tell of its
+ * tokens as they come, end it, free it. One thread at a time uses a call, but for tj_call_cancel, tj_call_cancelled and
+ * tj_call_id, which any thread may use until it is freed. Durations are by the monotonic clock.
+ */
+
+/**
+ * Begins a call: publishes TJ_EVENT_INFERENCE_START and starts the clock. The call belongs to the stores that are
+ * subscribed now. `engine_id` NULL: "". Of `request` the messages, temperature, max_tokens and extra_json are only checked.
+ *
+ * TJ_OK: *out_call is a call; free it with tj_call_free. TJ_ERR_INVALID_ARGUMENT: the message names the field; *out_call is
+ * not written and nothing was published.
+ */
+tj_status tj_call_begin(const char *engine_id,
+                        const tj_generate_request *request,
+                        tj_call **out_call,
+                        tj_error *error);
+
+/**
+ * Tells the length of the whole prompt, and how much of it came from a cache, as soon as it is known. TJ_UNKNOWN for
+ * either. NULL, and a call that has ended, are ignored.
+ */
+void tj_call_prompt(tj_call *call,
+                    uint64_t prompt_tokens,
+                    uint64_t cached_tokens);
+
+/**
+ * Tells that `count` more output tokens exist as of now. The first call gives TTFT; the gap to each later one, divided by
+ * its `count`, is the inter-token latency of each of its tokens. Reads the clock once and allocates nothing. 0, NULL, and a
+ * call that has ended, are ignored. On a GPU call it after the device was synchronised (in llama.cpp: after sampling).
+ */
+void tj_call_tokens(tj_call *call,
+                    uint32_t count);
+
+/**
+ * Tells of a step of speculative decoding: so many tokens proposed, so many of them accepted. Steps add up. NULL, and a
+ * call that has ended, are ignored.
+ */
+void tj_call_draft(tj_call *call,
+                   uint32_t proposed,
+                   uint32_t accepted);
+
+/** Asks the engine to stop. From any thread; NULL is ignored. The engine sees it through tj_call_cancelled. */
+void tj_call_cancel(tj_call *call);
+
+/**
+ * Has the call been asked to stop? From any thread; false for NULL. `call` is a tj_call; it is a void pointer so that the
+ * function fits where llama.cpp wants a ggml_abort_callback.
+ */
+bool tj_call_cancelled(void *call);
+
+/** The number that the call's events carry as call_id; 0 for NULL. From any thread. */
+uint64_t tj_call_id(const tj_call *call);
+
+/**
+ * Ends a call: publishes TJ_EVENT_INFERENCE_END, hands the record to the call's stores, and publishes
+ * TJ_EVENT_TELEMETRY_RECORD. `outcome` is a tj_outcome; `result` is what the engine itself knows, and may be NULL.
+ *
+ * TJ_OK; TJ_ERR_INVALID_ARGUMENT: the message names the field, and the call goes on; TJ_ERR_CLOSED: it has ended before, and
+ * nothing was recorded; TJ_ERR_FORKED. Stores that could not record show it in tj_store_health.
+ */
+tj_status tj_call_end(tj_call *call,
+                      uint32_t outcome,
+                      const tj_generate_result *result,
+                      tj_error *error);
+
+/**
+ * Frees a call. Always needed after tj_call_begin, and the last use of the handle; NULL is fine. A call without an end is
+ * recorded as TJ_OUTCOME_ABANDONED first. A call that tj_instrumented_generate lent to an engine is left alone.
+ */
+void tj_call_free(tj_call *call);
+
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* TOKENJOULE_H */

@@ -1,0 +1,47 @@
+//! TokenJoule: the flight recorder of local inference.
+//!
+//! An engine tells a [`call`] of its tokens; the call publishes events on the [`bus`]; a [`store`] keeps each call's
+//! [`record`] in SQLite; a [`store::Query`] is answered as [`stats`]. `ffi` is the C door in front of it all
+//! (`include/tokenjoule.h`). Arrows point one way:
+//!
+//! ```text
+//! engine → call → bus → store → query → ffi
+//!            ↘     ↘      ↘
+//!           event  record  stats, sketch     (the ground floor: imports nothing of the house)
+//! ```
+//!
+//! ```
+//! use tokenjoule::{call::{instrumented_generate, Report, Start}, bus::Bus, store::{Query, Store, StoreOptions}};
+//!
+//! let store = Store::open(":memory:", &StoreOptions::default())?;
+//! Bus::global().attach(store.clone());
+//!
+//! let start = Start { engine: "mine", model: "tiny", ..Start::default() };
+//! instrumented_generate(&start, |call| {
+//!     call.prompt(12, 0);
+//!     call.tokens(1); // the first gives TTFT
+//!     call.tokens(1);
+//!     (0, Report { finish_reason: "stop", ..Report::default() })
+//! })?;
+//!
+//! let answer = store.aggregate(&Query::default())?;
+//! assert_eq!(answer.total.completion_tokens, 2);
+//! # Ok::<(), tokenjoule::error::Error>(())
+//! ```
+
+pub mod error;
+pub mod event;
+pub mod record;
+pub mod sketch;
+pub mod stats;
+
+pub mod bus;
+pub mod call;
+pub mod queue;
+pub mod store;
+
+mod os;
+mod sync;
+
+#[cfg(not(loom))]
+pub mod ffi;

@@ -1,0 +1,218 @@
+//! Opening: paths, files, connections.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::writer::Writer;
+use super::{Durability, StoreOptions, database_error, schema};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Opens the database at `path`: what writes to it, and what reads it if that is not the same connection.
+pub(super) fn open(path: &str, options: &StoreOptions) -> Result<(Option<Writer>, Option<Reader>)> {
+    if path.is_empty() {
+        return Err(Error::invalid("path", "must not be empty"));
+    }
+    if path == ":memory:" {
+        if options.read_only {
+            return Err(Error::invalid("options.read_only", "needs an existing database, not \":memory:\""));
+        }
+        let mut connection = Connection::open_in_memory().map_err(|error| cannot_open(path, &error))?;
+        schema::migrate(&mut connection)?;
+        return Ok((Some(Writer::new(connection)), None));
+    }
+    // SQLite remembers the path that it was given; the process may change its folder.
+    let absolute = std::path::absolute(path).map_err(|error| io(Path::new(path), &error))?;
+    let timeout = Duration::from_millis(options.busy_timeout_ms.into());
+    if options.read_only {
+        check_file(&absolute)?.ok_or_else(|| Error::new(ErrorKind::Io, format!("{path}: does not exist")))?;
+        let mut reader = Reader::Afresh { path: absolute, timeout };
+        reader.read(schema::check)?;
+        return Ok((None, Some(reader)));
+    }
+    let is_new = make_file(&absolute)?;
+    match open_file(&absolute, options, timeout) {
+        Ok((writer, reader)) => Ok((Some(writer), Some(Reader::Kept(reader)))),
+        Err(error) => {
+            if is_new {
+                let _ = fs::remove_file(&absolute);
+            }
+            Err(error)
+        }
+    }
+}
+
+fn open_file(path: &Path, options: &StoreOptions, timeout: Duration) -> Result<(Writer, Connection)> {
+    let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX; // each connection is behind a lock of ours
+    let connect = |flags| {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(timeout)?;
+        Ok(connection)
+    };
+    let named = |error: rusqlite::Error| cannot_open(&path.to_string_lossy(), &error);
+    let mut writer = connect(flags | OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(named)?;
+
+    // SQLite gives up at once where waiting could mean a deadlock, as in two processes that both switch to WAL.
+    let deadline = Instant::now() + timeout;
+    loop {
+        match prepare(&mut writer, options.durability) {
+            Err(error) if error.kind == ErrorKind::Busy && Instant::now() < deadline => {
+                sleep(Duration::from_millis(5));
+            }
+            other => break other?,
+        }
+    }
+    let reader = connect(flags | OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(named)?;
+    Ok((Writer::new(writer), reader))
+}
+
+fn prepare(connection: &mut Connection, durability: Durability) -> Result<()> {
+    schema::check(connection)?; // before anything is changed
+    let synchronous = match durability {
+        Durability::Process => "NORMAL",
+        Durability::Power => "FULL",
+    };
+    let pragmas = format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};");
+    connection.execute_batch(&pragmas).map_err(|error| database_error("switching to WAL mode", &error))?;
+    schema::migrate(connection)
+}
+
+/// Makes the database's file and its folders, for this user only. Gives whether the file is new.
+fn make_file(path: &Path) -> Result<bool> {
+    if check_file(path)?.is_some() {
+        return Ok(false);
+    }
+    if let Some(folder) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| io(folder, &error))?;
+    }
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            check_file(path)?.ok_or_else(|| io(path, &error))?; // another process was first
+            Ok(false)
+        }
+        Err(error) => Err(io(path, &error)),
+    }
+}
+
+/// `None`: there is no file. An error for what is no file, and for another user's symbolic link to one.
+fn check_file(path: &Path) -> Result<Option<()>> {
+    let refuse = |what: &str| Err(Error::new(ErrorKind::Io, format!("{}: {what}", path.display())));
+    let link = match fs::symlink_metadata(path) {
+        Ok(link) => link,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(path, &error)),
+    };
+    if link.is_symlink() && link.uid() != crate::os::user() {
+        return refuse("is a symbolic link that another user owns");
+    }
+    // An open would wait for ever at a FIFO without a writer.
+    match fs::metadata(path) {
+        Ok(file) if file.is_file() => Ok(Some(())),
+        Ok(_) => refuse("is not a regular file"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            refuse("is a symbolic link to a file that does not exist")
+        }
+        Err(error) => Err(io(path, &error)),
+    }
+}
+
+/// What answers questions.
+pub(super) enum Reader {
+    /// A connection beside the writer's. In WAL mode neither waits for the other.
+    Kept(Connection),
+    /// A store that is only read connects afresh for each question, because the right way depends on what is there.
+    Afresh {
+        /// The database.
+        path: PathBuf,
+        /// How long to wait for another process.
+        timeout: Duration,
+    },
+}
+
+impl Reader {
+    pub(super) fn read<T>(&mut self, mut use_it: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
+        match self {
+            Reader::Kept(connection) => use_it(connection),
+            Reader::Afresh { path, timeout } => read_untouched(path, *timeout, use_it),
+        }
+    }
+}
+
+/// Reads a database without changing anything on disk.
+///
+/// SQLite reads a WAL database by way of two files beside it, and makes them if they are not there: a change, and
+/// impossible on a read-only file system. Where there is no WAL to read, nobody has the database open, and it is read as
+/// immutable instead. If somebody opens and changes it meanwhile, what was read may be torn: then it is read again.
+fn read_untouched<T>(
+    path: &Path,
+    timeout: Duration,
+    mut use_it: impl FnMut(&Connection) -> Result<T>,
+) -> Result<T> {
+    let named = |error: rusqlite::Error| cannot_open(&path.to_string_lossy(), &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    loop {
+        let before = State::of(path)?;
+        if before.has_wal {
+            let connection = Connection::open_with_flags(path, flags).map_err(named)?;
+            connection.busy_timeout(timeout).map_err(named)?;
+            return use_it(&connection);
+        }
+        let uri = immutable_uri(path);
+        let connection =
+            Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI).map_err(named)?;
+        let answer = use_it(&connection);
+        if State::of(path)? == before {
+            return answer;
+        }
+    }
+}
+
+/// What tells whether anybody has written to a database.
+#[derive(PartialEq)]
+struct State {
+    has_wal: bool,
+    size: u64,
+    modified: Option<SystemTime>,
+}
+
+impl State {
+    fn of(path: &Path) -> Result<State> {
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        let file = fs::metadata(path).map_err(|error| io(path, &error))?;
+        let has_wal = fs::metadata(wal).is_ok_and(|wal| wal.len() > 0);
+        Ok(State { has_wal, size: file.len(), modified: file.modified().ok() })
+    }
+}
+
+fn immutable_uri(path: &Path) -> String {
+    use std::fmt::Write;
+    use std::os::unix::ffi::OsStrExt;
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => uri.push(*byte as char),
+            other => {
+                let _ = write!(uri, "%{other:02X}"); // writing to a String does not fail
+            }
+        }
+    }
+    uri + "?immutable=1"
+}
+
+fn cannot_open(path: &str, error: &rusqlite::Error) -> Error {
+    database_error(&format!("opening {path}"), error)
+}
+
+fn io(path: &Path, error: &std::io::Error) -> Error {
+    let kind = match error.kind() {
+        std::io::ErrorKind::StorageFull => ErrorKind::Full,
+        _ => ErrorKind::Io,
+    };
+    Error::new(kind, format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,167 @@
+//! The database's tables. `telemetry` is the Python reference's, with its names and types, and columns of ours behind
+//! them; either program reads and writes it while the other does.
+
+use std::collections::HashSet;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::database_error;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The version of this schema, in SQLite's `user_version`. The reference leaves that at 0.
+const VERSION: i64 = 1;
+
+const TEXT: &str = "TEXT NOT NULL DEFAULT ''";
+const COUNT: &str = "INTEGER NOT NULL DEFAULT 0";
+const REAL: &str = "REAL NOT NULL DEFAULT 0.0";
+
+/// The columns behind `id`, in their order.
+const COLUMNS: [(&str, &str); 56] = [
+    // The reference's.
+    ("timestamp", "REAL NOT NULL"),
+    ("model_id", "TEXT NOT NULL"),
+    ("engine", TEXT),
+    ("agent", TEXT),
+    ("prompt_tokens", COUNT),
+    ("prompt_tokens_evaluated", COUNT),
+    ("completion_tokens", COUNT),
+    ("total_tokens", COUNT),
+    ("latency_seconds", REAL),
+    ("ttft", REAL),
+    ("cost_usd", REAL),
+    ("energy_joules", REAL),
+    ("power_watts", REAL),
+    ("gpu_utilization_pct", REAL),
+    ("gpu_memory_used_gb", REAL),
+    ("gpu_temperature_c", REAL),
+    ("throughput_tok_per_sec", REAL),
+    ("prefill_latency_seconds", REAL),
+    ("decode_latency_seconds", REAL),
+    ("energy_method", TEXT),
+    ("energy_vendor", TEXT),
+    ("batch_id", TEXT),
+    ("is_warmup", COUNT),
+    ("cpu_energy_joules", REAL),
+    ("gpu_energy_joules", REAL),
+    ("dram_energy_joules", REAL),
+    ("tokens_per_joule", REAL),
+    ("energy_per_output_token_joules", REAL),
+    ("throughput_per_watt", REAL),
+    ("prefill_energy_joules", REAL),
+    ("decode_energy_joules", REAL),
+    ("mean_itl_ms", REAL),
+    ("median_itl_ms", REAL),
+    ("p90_itl_ms", REAL),
+    ("p95_itl_ms", REAL),
+    ("p99_itl_ms", REAL),
+    ("std_itl_ms", REAL),
+    ("is_streaming", COUNT),
+    ("token_counting_version", "INTEGER"),
+    ("mining_session_id", "TEXT"),
+    ("metadata", "TEXT NOT NULL DEFAULT '{}'"),
+    // Ours.
+    ("outcome", COUNT),
+    ("operation", TEXT),
+    ("finish_reason", TEXT),
+    ("error_type", TEXT),
+    ("request_id", TEXT),
+    ("session_id", TEXT),
+    ("trace_id", TEXT),
+    ("span_id", TEXT),
+    ("cached_tokens", COUNT),
+    ("reasoning_tokens", COUNT),
+    ("draft_tokens", COUNT),
+    ("draft_accepted_tokens", COUNT),
+    ("queue_seconds", REAL),
+    // A bit for each count and figure that was measured (record.rs). NULL in a row of the reference's.
+    ("measured", "INTEGER"),
+    // The gaps between the call's tokens, a sketch (sketch.rs).
+    ("token_gaps", "BLOB"),
+];
+
+/// What the table must have for a row to make sense; everything else has a default.
+const REQUIRED: [&str; 2] = ["timestamp", "model_id"];
+
+/// Answers a range of time, and a batch, without reading the whole table.
+const INDEXES: &str = "
+    CREATE INDEX IF NOT EXISTS telemetry_by_timestamp ON telemetry (timestamp);
+    CREATE INDEX IF NOT EXISTS telemetry_by_batch ON telemetry (batch_id) WHERE batch_id <> '';
+";
+
+/// Refuses a database that this version must not touch. Changes nothing.
+pub(super) fn check(connection: &Connection) -> Result<()> {
+    let version = version(connection)?;
+    if version > VERSION {
+        let message = format!(
+            "the database has schema version {version}, written by a newer version of the library; this one knows {VERSION}"
+        );
+        return Err(Error::new(ErrorKind::Schema, message));
+    }
+    let present = Columns::of(connection)?;
+    if let Some(missing) = REQUIRED.iter().find(|name| !present.0.is_empty() && !present.has(name)) {
+        let message =
+            format!("the database has a table telemetry without a column {missing}: another program's");
+        return Err(Error::new(ErrorKind::Schema, message));
+    }
+    Ok(())
+}
+
+/// Makes the table, or gives the reference's table what it lacks, in one transaction.
+pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
+    if version(connection)? == VERSION && Columns::of(connection)?.is_complete() {
+        return Ok(());
+    }
+    let during = |error| database_error("preparing the database's tables", &error);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(during)?;
+    let present = Columns::of(&transaction)?; // again: another process may have been first
+    let mut sql = String::new();
+    if present.0.is_empty() {
+        let columns: Vec<String> =
+            COLUMNS.iter().map(|(name, kind)| format!(",\n    {name} {kind}")).collect();
+        sql += &format!(
+            "CREATE TABLE telemetry (\n    id INTEGER PRIMARY KEY AUTOINCREMENT{}\n);",
+            columns.concat()
+        );
+    } else {
+        for (name, kind) in COLUMNS.iter().filter(|(name, _)| !present.has(name)) {
+            sql += &format!("ALTER TABLE telemetry ADD COLUMN {name} {kind};");
+        }
+    }
+    sql += INDEXES;
+    sql += &format!("PRAGMA user_version = {VERSION};");
+    transaction.execute_batch(&sql).map_err(during)?;
+    transaction.commit().map_err(during)
+}
+
+fn version(connection: &Connection) -> Result<i64> {
+    connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(|error| database_error("reading the database's version", &error))
+}
+
+/// The columns that the table `telemetry` has; none if there is no such table.
+pub(super) struct Columns(HashSet<String>);
+
+impl Columns {
+    pub(super) fn of(connection: &Connection) -> Result<Columns> {
+        let names = || -> rusqlite::Result<HashSet<String>> {
+            connection
+                .prepare("SELECT name FROM pragma_table_info('telemetry')")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        };
+        names().map(Columns).map_err(|error| database_error("reading the database's tables", &error))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+
+    fn is_complete(&self) -> bool {
+        COLUMNS.iter().all(|(name, _)| self.has(name))
+    }
+}
