@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind};
 use crate::os::{Process, wall_clock};
 use crate::record::{MAX_METADATA, MAX_STRING, Record, check_json_object};
-use crate::sync::{Condvar, Mutex, lock, wait};
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, per_thread, wait};
 
 /// Keeps records. A recorder that cannot must account for it itself: a publisher has no use for the error.
 pub trait Recorder: Send + Sync {
@@ -252,9 +252,9 @@ struct State {
     is_dropped: bool,
 }
 
-thread_local! {
+per_thread! {
     /// The subscriptions whose callbacks this thread is inside of, the innermost last.
-    static INSIDE: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    static INSIDE: RefCell<Vec<u64>> = RefCell::new(Vec::new());
 }
 
 impl Subscriber {
@@ -303,7 +303,7 @@ impl Subscriber {
     }
 
     /// Runs the callback's drop with no lock held, then lets those that wait for it go.
-    fn drop_callback(&self, mut state: crate::sync::MutexGuard<'_, State>) {
+    fn drop_callback(&self, mut state: MutexGuard<'_, State>) {
         let callback = state.callback.take();
         drop(state);
         let _ = catch_unwind(AssertUnwindSafe(|| drop(callback)));
