@@ -726,18 +726,11 @@ tj_status tj_aggregate(tj_store *store,
 void tj_aggregated_stats_free(struct tj_aggregated_stats *stats);
 
 
-/* ---- The event bus ----------------------------------------------------------------------------------------
- * One per process. Subscribers are called synchronously, in the order they subscribed, on the publishing thread, with
- * no lock held: a callback may publish, subscribe and unsubscribe, itself included. Stores subscribed with
- * tj_store_subscribe have a record before any TJ_EVENT_TELEMETRY_RECORD subscriber sees it. A forked child starts with an
- * empty bus.
- *
- * A language without callbacks on foreign threads opens a queue and polls it instead.
+/* ---- Events -----------------------------------------------------------------------------------------------
+ * What travels on the bus. An event about a call carries its number, its model and its engine.
  */
 
-/**
- * A kind's bit in a mask.
- */
+/** A kind's bit in a mask. */
 #define TJ_EVENT_MASK(kind) (UINT64_C(1) << (kind))
 
 /** Every kind, those of later versions included. */
@@ -758,9 +751,6 @@ typedef enum tj_event_kind {
   /** Published by tj_bus_publish. */
   TJ_EVENT_CUSTOM = 63,
 } tj_event_kind;
-
-/** A bounded queue of events. Any thread, any time, until it is freed. */
-typedef struct tj_bus_queue tj_bus_queue;
 
 /** An event. Everything in it is valid during the callback only; of a tj_polled_event, until that is freed. */
 typedef struct tj_event {
@@ -786,31 +776,25 @@ typedef struct tj_event {
   const char *data_json;
 } tj_event;
 
+
+/* ---- The event bus ----------------------------------------------------------------------------------------
+ * One per process. Subscribers are called synchronously, in the order they subscribed, on the publishing thread, with
+ * no lock held: a callback may publish, subscribe and unsubscribe, itself included. Stores subscribed with
+ * tj_store_subscribe have a record before any TJ_EVENT_TELEMETRY_RECORD subscriber sees it. A forked child starts with an
+ * empty bus.
+ */
+
 /**
  * A subscriber. Called on the publishing thread, from several threads at once if several publish. It must not unwind
  * (no C++ exception, no longjmp) into the library.
  */
-typedef void (*tj_event_fn)(const struct tj_event *event, void *user_data);
+typedef void (*tj_event_fn)(const tj_event *event, void *user_data);
 
 /**
  * Releases a subscriber's user_data. Called exactly once, after the last call of the subscriber has ended, on whichever
  * thread ended it.
  */
 typedef void (*tj_drop_fn)(void *user_data);
-
-/** An event taken from a queue. Initialise with TJ_POLLED_EVENT_INIT; release with tj_polled_event_free. */
-typedef struct tj_polled_event {
-  /** Set by TJ_POLLED_EVENT_INIT. */
-  size_t struct_size;
-  /** The event; valid until tj_polled_event_free. */
-  const struct tj_event *event;
-  /** How many events the queue lost, for want of room, between the event polled before and this one. */
-  uint64_t lost;
-  /** The library's; hands back what the event lives in. */
-  void *owner;
-} tj_polled_event;
-
-#define TJ_POLLED_EVENT_INIT TJ_SIZED_(tj_polled_event)
 
 /**
  * Subscribes `fn` to the kinds in `event_mask` (TJ_EVENT_MASK(kind) | ..., or TJ_EVENT_MASK_ALL). It is called for
@@ -845,6 +829,28 @@ tj_status tj_bus_unsubscribe(uint64_t subscription,
 tj_status tj_bus_publish(const char *name,
                          const char *data_json,
                          tj_error *error);
+
+
+/* ---- Polling the bus --------------------------------------------------------------------------------------
+ * For a language without callbacks on foreign threads: open a queue of events and poll it.
+ */
+
+/** A bounded queue of events. Any thread, any time, until it is freed. */
+typedef struct tj_bus_queue tj_bus_queue;
+
+/** An event taken from a queue. Initialise with TJ_POLLED_EVENT_INIT; release with tj_polled_event_free. */
+typedef struct tj_polled_event {
+  /** Set by TJ_POLLED_EVENT_INIT. */
+  size_t struct_size;
+  /** The event; valid until tj_polled_event_free. */
+  const tj_event *event;
+  /** How many events the queue lost, for want of room, between the event polled before and this one. */
+  uint64_t lost;
+  /** The library's; hands back what the event lives in. */
+  void *owner;
+} tj_polled_event;
+
+#define TJ_POLLED_EVENT_INIT TJ_SIZED_(tj_polled_event)
 
 /** Does what TJ_POLLED_EVENT_INIT does, for languages without macros. NULL is ignored. */
 void tj_polled_event_init(struct tj_polled_event *polled);
@@ -892,16 +898,9 @@ tj_status tj_bus_queue_close(struct tj_bus_queue *queue,
 void tj_bus_queue_free(struct tj_bus_queue *queue);
 
 
-/* ---- Instrumented generation ------------------------------------------------------------------------------
- * An engine is one callback. tj_instrumented_generate publishes TJ_EVENT_INFERENCE_START, calls it, and publishes
- * TJ_EVENT_INFERENCE_END and TJ_EVENT_TELEMETRY_RECORD, whatever the engine returned. Prompts and answers pass through by
- * pointer; they are never stored. An engine whose loop cannot be turned inside out uses tj_call_begin instead, below.
+/* ---- Requests and results ---------------------------------------------------------------------------------
+ * What is asked of an engine, and what the engine has to say about it.
  */
-
-/**
- * A call in flight: see below.
- */
-typedef struct tj_call tj_call;
 
 /** One message of a conversation. NULL means "". */
 typedef struct tj_message {
@@ -993,6 +992,22 @@ typedef struct tj_generate_result {
 
 #define TJ_GENERATE_RESULT_INIT TJ_SIZED_(tj_generate_result)
 
+/** Does what TJ_GENERATE_REQUEST_INIT does, for languages without macros. NULL is ignored. */
+void tj_generate_request_init(struct tj_generate_request *request);
+
+/** Does what TJ_GENERATE_RESULT_INIT does, for languages without macros. NULL is ignored. */
+void tj_generate_result_init(struct tj_generate_result *result);
+
+
+/* ---- Instrumented generation ------------------------------------------------------------------------------
+ * An engine is one callback. tj_instrumented_generate publishes TJ_EVENT_INFERENCE_START, calls it, and publishes
+ * TJ_EVENT_INFERENCE_END and TJ_EVENT_TELEMETRY_RECORD, whatever the engine returned. Prompts and answers pass through by
+ * pointer; they are never stored. An engine whose loop cannot be turned inside out uses tj_call_begin instead, below.
+ */
+
+/** A call in flight: see below. */
+typedef struct tj_call tj_call;
+
 /**
  * An engine: fills `result` and returns 0, or returns its own error code. `call` is for tj_call_prompt, tj_call_tokens,
  * tj_call_draft, tj_call_cancel and tj_call_cancelled; it is the library's, and valid until the callback returns (another
@@ -1000,9 +1015,9 @@ typedef struct tj_generate_result {
  * callback must not unwind (no C++ exception, no longjmp) into the library.
  */
 typedef int32_t (*tj_generate_fn)(void *engine_data,
-                                  const struct tj_generate_request *request,
+                                  const tj_generate_request *request,
                                   tj_call *call,
-                                  struct tj_generate_result *result);
+                                  tj_generate_result *result);
 
 /** An engine and its name. */
 typedef struct tj_engine {
@@ -1018,12 +1033,6 @@ typedef struct tj_engine {
 
 #define TJ_ENGINE_INIT TJ_SIZED_(tj_engine)
 
-/** Does what TJ_GENERATE_REQUEST_INIT does, for languages without macros. NULL is ignored. */
-void tj_generate_request_init(struct tj_generate_request *request);
-
-/** Does what TJ_GENERATE_RESULT_INIT does, for languages without macros. NULL is ignored. */
-void tj_generate_result_init(struct tj_generate_result *result);
-
 /** Does what TJ_ENGINE_INIT does, for languages without macros. NULL is ignored. */
 void tj_engine_init(struct tj_engine *engine);
 
@@ -1037,8 +1046,8 @@ void tj_engine_init(struct tj_engine *engine);
  * TJ_ERR_INVALID_ARGUMENT: the engine was not called and nothing was published. On failure *out_result is not written.
  */
 tj_status tj_instrumented_generate(const struct tj_engine *engine,
-                                   const struct tj_generate_request *request,
-                                   struct tj_generate_result *out_result,
+                                   const tj_generate_request *request,
+                                   tj_generate_result *out_result,
                                    tj_error *error);
 
 

@@ -10,16 +10,16 @@ use std::process::Command;
 use support::{WARNINGS, have, root, run, scratch};
 
 /// The header's sections in teaching order: the file, and what cbindgen cannot make and the section begins with.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("error.rs", ""),
     ("record.rs", ""),
     ("store.rs", ""),
     ("aggregate.rs", ""),
-    (
-        "bus.rs",
-        "/**\n * A kind's bit in a mask.\n */\n#define TJ_EVENT_MASK(kind) (UINT64_C(1) << (kind))\n\n",
-    ),
-    ("generate.rs", "/**\n * A call in flight: see below.\n */\ntypedef struct tj_call tj_call;\n\n"),
+    ("event.rs", "/** A kind's bit in a mask. */\n#define TJ_EVENT_MASK(kind) (UINT64_C(1) << (kind))\n\n"),
+    ("bus.rs", ""),
+    ("queue.rs", ""),
+    ("request.rs", ""),
+    ("generate.rs", "/** A call in flight: see below. */\ntypedef struct tj_call tj_call;\n\n"),
     ("call.rs", ""),
 ];
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use super::boundary::{entry, handle, infallible, not_null, string, struct_in, write_out};
 use super::error::{tj_error, tj_status};
-use super::generate::{tj_generate_request, tj_generate_result};
 use super::record::outcome;
+use super::request::{tj_generate_request, tj_generate_result};
 use crate::bus::Bus;
 use crate::call::{Call, Canceller, Report, Start};
 use crate::error::{Error, Result};

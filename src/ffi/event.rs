@@ -1,12 +1,60 @@
-//! An event as C sees it: a `tj_event` with the NUL-terminated strings that it points to.
+//! Events.
+//!
+//! What travels on the bus. An event about a call carries its number, its model and its engine.
 
 use std::ffi::c_char;
 
-use super::bus::tj_event;
 use super::record::tj_telemetry_record;
 use crate::event::Event;
 
-/// Owns the strings; the pointers in `event` and `record` stay good as long as this lives, wherever it is moved.
+/// The kinds of events. TJ_EVENT_MASK(kind) is a kind's bit in a mask.
+#[repr(C)]
+pub enum tj_event_kind {
+    /// A call has begun.
+    TJ_EVENT_INFERENCE_START = 1,
+    /// A call has ended; the event carries its record.
+    TJ_EVENT_INFERENCE_END = 2,
+    /// A record that is kept.
+    TJ_EVENT_TELEMETRY_RECORD = 3,
+    /// An energy batch has begun.
+    TJ_EVENT_BATCH_START = 4,
+    /// An energy batch has ended.
+    TJ_EVENT_BATCH_END = 5,
+    /// Published by tj_bus_publish.
+    TJ_EVENT_CUSTOM = 63,
+}
+
+/// Every kind, those of later versions included.
+pub const TJ_EVENT_MASK_ALL: u64 = u64::MAX;
+
+/// An event. Everything in it is valid during the callback only; of a tj_polled_event, until that is freed.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tj_event {
+    /// The size that the library gave it.
+    pub struct_size: usize,
+    /// A tj_event_kind.
+    pub kind: u32,
+    /// Numbers the events of this process, from 1.
+    pub sequence: u64,
+    /// When it was published, Unix seconds.
+    pub timestamp: f64,
+    /// TJ_EVENT_CUSTOM: the publisher's name; otherwise the kind's, lower case ("inference_start").
+    pub name: *const c_char,
+    /// The call's model; "" if it is not about a call.
+    pub model_id: *const c_char,
+    /// The call's engine; "" if it is not about a call.
+    pub engine: *const c_char,
+    /// The call (tj_call_id); 0 if it is not about one.
+    pub call_id: u64,
+    /// TJ_EVENT_TELEMETRY_RECORD and TJ_EVENT_INFERENCE_END: the call's record, unknowns as NAN and TJ_UNKNOWN. Else NULL.
+    pub record: *const tj_telemetry_record,
+    /// An object, "{}" at least.
+    pub data_json: *const c_char,
+}
+
+/// An event as C sees it: a `tj_event`, and the NUL-terminated strings that it points to. The pointers in `event` and
+/// `record` stay good as long as this lives, wherever it is moved.
 pub(super) struct CEvent {
     event: tj_event,
     /// Behind a Box, so that `event.record` can point to it.
