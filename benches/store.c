@@ -53,7 +53,7 @@ static void *work(void *data) {
     char model[16];
     snprintf(model, sizeof model, "model-%02d", (int)(unit(seed) * 20));
     tj_telemetry_record r = TJ_TELEMETRY_RECORD_INIT;
-    r.timestamp = 1.75e9 + unit(seed) * 30 * 86400;
+    r.timestamp = 1.75e9 + ((double)i + unit(seed)) / (double)per_thread * 30 * 86400; /* as time goes by */
     r.model_id = model;
     r.engine = engines[(int)(unit(seed) * 5)];
     r.agent = "bench";

@@ -300,7 +300,10 @@ typedef enum tj_durability {
 
 /** The values of tj_store_options.overflow. */
 typedef enum tj_overflow {
-  /** A full journal makes tj_record wait. */
+  /**
+   * A full journal makes tj_record commit what is in it first. While the database cannot be written to, tj_record then
+   * returns why (TJ_ERR_BUSY after the busy timeout, TJ_ERR_FULL, TJ_ERR_IO).
+   */
   TJ_OVERFLOW_WAIT = 0,
   /** A full journal makes tj_record return TJ_ERR_FULL; the refused record is counted. */
   TJ_OVERFLOW_REJECT = 1,
@@ -321,24 +324,59 @@ typedef struct tj_store_options {
   uint32_t overflow;
   /** Milliseconds to wait for another process that holds the database. 0: 5000. */
   uint32_t busy_timeout_ms;
-  /** Milliseconds that a record may wait before other processes can see it. 0: 100. This version commits at once. */
+  /**
+   * Milliseconds that a record may wait in the journal before other processes can see it. 0: 100. This process's own
+   * questions see it at once.
+   */
   uint32_t commit_interval_ms;
-  /** Bytes of the journal. 0: 8 MiB. This version commits at once and keeps no journal. */
+  /**
+   * Bytes of the journal, 64 KiB to 1 GiB, rounded up to a power of two. 0: 8 MiB. A record that is larger than the whole
+   * journal is refused.
+   */
   uint64_t journal_bytes;
 } tj_store_options;
 
 #define TJ_STORE_OPTIONS_INIT TJ_SIZED_(tj_store_options)
 
-/** What has become of the records handed to a store in this process. */
+/** What has become of the records handed to a store in this process, and what the database holds. */
 typedef struct tj_health {
   /** Set by TJ_HEALTH_INIT. */
   size_t struct_size;
   /** Records taken, by tj_record and from the bus. */
   uint64_t recorded;
+  /** Those of them that are in the database. */
+  uint64_t committed;
+  /** Those that wait in the journal. */
+  uint64_t waiting;
   /** Records that did not pass validation (TJ_ERR_INVALID_ARGUMENT). */
   uint64_t refused;
-  /** Records that were valid and could not be stored. For a record from the bus this is the only place that shows it. */
+  /** Records that were valid and could not be taken. For a record from the bus this is the only place that shows it. */
   uint64_t failed;
+  /**
+   * Failures of recording and of committing, by kind: TJ_ERR_BUSY. A failed commit loses nothing: what is in the journal
+   * is tried again.
+   */
+  uint64_t failures_busy;
+  /** TJ_ERR_FULL. */
+  uint64_t failures_full;
+  /** TJ_ERR_CORRUPT. */
+  uint64_t failures_corrupt;
+  /** All others. */
+  uint64_t failures_other;
+  /** Records taken over from the journals of dead processes when this store was opened. */
+  uint64_t adopted;
+  /** Journals of dead processes that could not be taken over whole. They are still there, under the database's name. */
+  uint64_t damaged_journals;
+  /** Bytes of the journal in use; 0 for a store without one. */
+  uint64_t journal_used;
+  /** Bytes of the journal. */
+  uint64_t journal_size;
+  /** Bytes of the database and its WAL; 0 in memory. */
+  uint64_t database_bytes;
+  /** The earliest timestamp in the database, Unix seconds; NAN if it is empty. */
+  double oldest_timestamp;
+  /** The latest. */
+  double newest_timestamp;
   /** The status of the latest refusal or failure; TJ_OK if there was none. */
   tj_status last_status;
   /** Always 0. */
@@ -360,12 +398,15 @@ void tj_health_init(struct tj_health *health);
 /**
  * Opens the database at `path`, making it and missing folders (files 0600, folders 0700), or, with ":memory:", a
  * private one in memory. `options` NULL: all defaults. A database of the Python reference is taken over in place and
- * stays usable by it.
+ * stays usable by it. Beside the database lies the store's journal, which its close deletes; what processes that died
+ * left in theirs is taken over first (tj_health says how much).
  *
  * TJ_OK: *out_store is a store; close it with tj_store_close.
  * TJ_ERR_INVALID_ARGUMENT; TJ_ERR_IO: cannot be opened or made, or a symbolic link that another user owns;
- * TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_CORRUPT: not a database, or a damaged one; TJ_ERR_SCHEMA: written by a newer
- * version, or its table `telemetry` is another program's. In all these cases *out_store is not written and the file is as it was.
+ * TJ_ERR_BUSY; TJ_ERR_FULL: no room for the database or its journal; TJ_ERR_CORRUPT: not a database, or a damaged one;
+ * TJ_ERR_SCHEMA: written by a newer version, or its table `telemetry` is another program's; TJ_ERR_FORKED: in a forked
+ * child, if a thread was inside a store at the moment of the fork (fork first, or exec). In all these cases *out_store is
+ * not written, and what was in the file is as it was.
  */
 tj_status tj_store_open(const char *path,
                         const struct tj_store_options *options,
@@ -391,7 +432,8 @@ tj_status tj_store_close(struct tj_store *store,
 tj_status tj_store_flush(struct tj_store *store, tj_error *error);
 
 /**
- * Records one call. When it returns TJ_OK the record survives the death of the process (see tj_durability).
+ * Records one call. When it returns TJ_OK the record survives the death of the process (see tj_durability): it is in the
+ * journal, and in the database within commit_interval_ms, or as soon as this process asks it anything.
  *
  * TJ_OK; TJ_ERR_INVALID_ARGUMENT: the message names the field; TJ_ERR_READ_ONLY; TJ_ERR_CLOSED; TJ_ERR_FORKED;
  * TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_IO. On failure nothing was recorded, and tj_store_health counts it.
@@ -430,10 +472,10 @@ tj_status tj_store_prune(struct tj_store *store,
                          tj_error *error);
 
 /**
- * Tells what has become of the records handed to this store, and the latest failure.
+ * Tells what has become of the records handed to this store, what the database holds, and the latest failure. Works on a
+ * closed store as well, as far as there is anything to tell.
  *
- * TJ_OK: *out_health is filled; nothing in it needs freeing. TJ_ERR_INVALID_ARGUMENT; TJ_ERR_FORKED. Works on a closed
- * store as well.
+ * TJ_OK: *out_health is filled; nothing in it needs freeing. TJ_ERR_INVALID_ARGUMENT; TJ_ERR_FORKED.
  */
 tj_status tj_store_health(struct tj_store *store,
                           struct tj_health *out_health,
@@ -982,7 +1024,10 @@ typedef struct tj_generate_result {
   double decode_seconds;
   /** "stop", "length" ... */
   const char *finish_reason;
-  /** The class of the error, for a call that failed. Not given: "engine_code_<n>" for a callback that returned n. */
+  /**
+   * The class of the error, for a call that failed. Not given: "engine_code_N" for a callback that returned N
+   * without having been cancelled.
+   */
   const char *error_type;
   /** A JSON object for the record. */
   const char *metadata_json;

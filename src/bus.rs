@@ -12,7 +12,7 @@ use once_cell::race::OnceBox;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind};
-use crate::os::{Process, wall_clock};
+use crate::os::{PerProcess, wall_clock};
 use crate::record::{MAX_METADATA, MAX_STRING, Record, check_json_object};
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, per_thread, wait};
 
@@ -21,23 +21,43 @@ pub trait Recorder: Send + Sync {
     /// Keeps a record that some program made.
     fn keep(&self, record: &Record<'_>);
 
-    /// A call has begun whose record will be this recorder's. `false`: it takes no more calls.
-    fn call_began(&self) -> bool;
+    /// A call has begun whose record will be this recorder's. `record` is what is known of it by now. `None`: the recorder
+    /// takes no more calls.
+    fn call_began(self: Arc<Self>, call: u64, record: &Record<'_>) -> Option<Box<dyn OpenCall>>;
+}
 
-    /// A call of this recorder's has ended: keeps its record.
-    fn call_ended(&self, record: &Record<'_>);
+/// A call in flight, as its recorder sees it. Dropped without an end, it is as if the call had not been.
+pub trait OpenCall: Send {
+    /// What the call has told so far. Called for every token: must be quick, and must not allocate.
+    fn told(&self, told: &Told);
+
+    /// The call has ended: keeps its record.
+    fn ended(self: Box<Self>, record: &Record<'_>);
+}
+
+/// What a call has told so far; [`UNKNOWN`](crate::record::UNKNOWN) for what it has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// The whole prompt.
+    pub prompt_tokens: u64,
+    /// Its cached part.
+    pub cached_tokens: u64,
+    /// Output tokens.
+    pub output_tokens: u64,
+    /// Nanoseconds from the start to the first token.
+    pub first: u64,
+    /// Nanoseconds from the start to the latest token.
+    pub latest: u64,
 }
 
 /// Who listens, who records.
 pub struct Bus {
-    process: Process,
     /// Replaced whole at each change, so that a publisher walks over its own snapshot with no lock held.
     listeners: Mutex<Arc<Listeners>>,
     sequence: AtomicU64,
     panics: AtomicU64,
-    /// The process's bus only: its number in the line of forked processes, and its successor there.
+    /// The process's number in the line of forked processes.
     generation: u64,
-    in_forked_child: OnceBox<Bus>,
 }
 
 #[derive(Default, Clone)]
@@ -71,23 +91,17 @@ impl Bus {
 
     fn of_generation(generation: u64) -> Bus {
         Bus {
-            process: Process::current(),
             listeners: Mutex::new(Arc::default()),
             sequence: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             generation,
-            in_forked_child: OnceBox::new(),
         }
     }
 
     /// The process's bus. A forked child begins with an empty one: the parent's may have been forked in mid-change.
     pub fn global() -> &'static Bus {
-        static FIRST: OnceBox<Bus> = OnceBox::new();
-        let mut bus = FIRST.get_or_init(|| Box::new(Bus::of_generation(0)));
-        while bus.process != Process::current() {
-            bus = bus.in_forked_child.get_or_init(|| Box::new(Bus::of_generation(bus.generation + 1)));
-        }
-        bus
+        static BUS: OnceBox<PerProcess<Bus>> = OnceBox::new();
+        PerProcess::current(&BUS, Bus::of_generation)
     }
 
     /// Calls `callback` for every event published from now on whose kind is in `mask`. Gives the subscription's

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
-use crate::bus::{Bus, Recorder};
+use crate::bus::{Bus, OpenCall};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind};
 use crate::os::{Process, wall_clock};
@@ -178,8 +178,8 @@ pub struct Call {
     bus: &'static Bus,
     process: Process,
     canceller: Arc<Canceller>,
-    /// The stores that were subscribed when the call began: the record is theirs.
-    recorders: Arc<[Arc<dyn Recorder>]>,
+    /// With the stores that were subscribed when the call began: the record is theirs.
+    kept_by: Vec<Box<dyn OpenCall>>,
     texts: Texts,
     is_warmup: bool,
     timestamp: f64,
@@ -198,7 +198,7 @@ impl Call {
             bus,
             process: Process::current(),
             canceller: Arc::new(Canceller { id, is_cancelled: AtomicBool::new(false) }),
-            recorders: Call::recorders_of(bus),
+            kept_by: Vec::new(),
             texts: Texts::of(start),
             is_warmup: start.is_warmup,
             timestamp: wall_clock(),
@@ -206,6 +206,11 @@ impl Call {
             progress: Progress::default(),
             is_ended: false,
         };
+        let record = call.record(Record::default());
+        let takers = bus.recorders();
+        let kept_by = takers.iter().filter_map(|taker| taker.clone().call_began(id, &record)).collect();
+        call.kept_by = kept_by;
+        call.started = Instant::now();
         if bus.has_subscribers(EventKind::InferenceStart) {
             let data = json!({
                 "model": start.model, "engine": start.engine, "message_count": start.message_count,
@@ -214,21 +219,6 @@ impl Call {
             call.started = Instant::now(); // what the subscribers took is not the engine's
         }
         Ok(call)
-    }
-
-    /// The recorders that take the call. One that is being closed does not.
-    fn recorders_of(bus: &Bus) -> Arc<[Arc<dyn Recorder>]> {
-        let recorders = bus.recorders();
-        let takers: Vec<bool> = recorders.iter().map(|recorder| recorder.call_began()).collect();
-        if takers.iter().all(|takes| *takes) {
-            return recorders;
-        }
-        recorders
-            .iter()
-            .zip(takers)
-            .filter(|(_, takes)| *takes)
-            .map(|(recorder, _)| recorder.clone())
-            .collect()
     }
 
     /// The call's number, which its events carry.
@@ -244,12 +234,14 @@ impl Call {
     /// The length of the whole prompt and of its cached part, as soon as they are known; [`UNKNOWN`] for either.
     pub fn prompt(&mut self, prompt_tokens: u64, cached_tokens: u64) {
         self.progress.prompt(prompt_tokens, cached_tokens);
+        self.tell_recorders();
     }
 
     /// `count` more output tokens exist as of now. The first gives TTFT.
     pub fn tokens(&mut self, count: u32) {
         if !self.is_ended && count > 0 {
             self.progress.tokens(self.started.elapsed().as_nanos() as u64, count);
+            self.tell_recorders();
         }
     }
 
@@ -319,7 +311,22 @@ impl Call {
     fn conclude(&mut self, outcome: Outcome, report: &Report<'_>) -> Result<()> {
         let latency = self.started.elapsed().as_secs_f64();
         self.is_ended = true;
-        let record = Record {
+        let kept_by = std::mem::take(&mut self.kept_by);
+        let record = Record { outcome, ..self.record(self.progress.record(latency, report)) };
+        let record = record.settled(wall_clock)?;
+        let data =
+            if self.bus.has_subscribers(EventKind::InferenceEnd) { end_data(&record) } else { String::new() };
+        self.notify(EventKind::InferenceEnd, Some(&record), if data.is_empty() { "{}" } else { &data });
+        for keeper in kept_by {
+            keeper.ended(&record);
+        }
+        self.notify(EventKind::TelemetryRecord, Some(&record), "{}");
+        Ok(())
+    }
+
+    /// `figures`, with what was known of the call from the start.
+    fn record<'a>(&'a self, figures: Record<'a>) -> Record<'a> {
+        Record {
             timestamp: self.timestamp,
             model_id: self.texts.get(Text::Model),
             engine: self.texts.get(Text::Engine),
@@ -331,18 +338,15 @@ impl Call {
             trace_id: self.texts.get(Text::Trace),
             span_id: self.texts.get(Text::Span),
             is_warmup: self.is_warmup,
-            outcome,
-            ..self.progress.record(latency, report)
-        };
-        let record = record.settled(wall_clock)?;
-        let data =
-            if self.bus.has_subscribers(EventKind::InferenceEnd) { end_data(&record) } else { String::new() };
-        self.notify(EventKind::InferenceEnd, Some(&record), if data.is_empty() { "{}" } else { &data });
-        for recorder in self.recorders.iter() {
-            recorder.call_ended(&record);
+            ..figures
         }
-        self.notify(EventKind::TelemetryRecord, Some(&record), "{}");
-        Ok(())
+    }
+
+    fn tell_recorders(&self) {
+        if !self.kept_by.is_empty() && self.process == Process::current() {
+            let told = self.progress.told();
+            self.kept_by.iter().for_each(|keeper| keeper.told(&told));
+        }
     }
 
     fn notify(&self, kind: EventKind, record: Option<&Record<'_>>, data_json: &str) {
@@ -404,7 +408,10 @@ fn with_ignored(metadata_json: &str, ignored: Vec<String>) -> Option<String> {
     if ignored.is_empty() {
         return None;
     }
-    let mut metadata: Map<String, Value> = serde_json::from_str(metadata_json).unwrap_or_default();
+    let mut metadata: Map<String, Value> = match metadata_json {
+        "" => Map::new(),
+        json => serde_json::from_str(json).ok()?, // nested deeper than a value can be built: kept as it is
+    };
     metadata.insert("tokenjoule.ignored".to_owned(), ignored.into());
     Some(Value::Object(metadata).to_string()).filter(|metadata| metadata.len() <= MAX_METADATA)
 }

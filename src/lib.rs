@@ -5,7 +5,7 @@
 //! (`include/tokenjoule.h`). Arrows point one way:
 //!
 //! ```text
-//! engine → call → bus → store → query → ffi
+//! engine → call → bus → store (journal → rows) → query → ffi
 //!            ↘     ↘      ↘
 //!           event  record  stats, sketch     (the ground floor: imports nothing of the house)
 //! ```
@@ -29,7 +29,7 @@
 //! # Ok::<(), tokenjoule::error::Error>(())
 //! ```
 
-#![cfg_attr(loom, allow(dead_code, unused_imports))] // loom looks at the bus alone
+#![cfg_attr(loom, allow(dead_code, unused_imports))] // loom looks at the bus and the journal's ring alone
 
 pub mod error;
 pub mod event;
@@ -44,6 +44,10 @@ pub mod call;
 pub mod queue;
 #[cfg(not(loom))]
 pub mod store;
+
+#[cfg(loom)]
+#[path = "store/journal/ring.rs"]
+mod ring;
 
 mod os;
 mod sync;

@@ -39,6 +39,37 @@ impl Process {
     }
 }
 
+/// A value that each process has one of. A forked child begins with a new one: its parent's may have been forked in
+/// mid-change, by another thread, with a lock taken that nobody will ever give back.
+pub(crate) struct PerProcess<T> {
+    process: Process,
+    value: T,
+    in_forked_child: OnceBox<PerProcess<T>>,
+}
+
+impl<T> PerProcess<T> {
+    fn new(value: T) -> Box<Self> {
+        Box::new(PerProcess { process: Process::current(), value, in_forked_child: OnceBox::new() })
+    }
+
+    /// This process's. `make` gets the number of ancestors.
+    pub(crate) fn current(first: &'static OnceBox<PerProcess<T>>, make: impl Fn(u64) -> T) -> &'static T {
+        let mut generation = 0;
+        let mut its = first.get_or_init(|| PerProcess::new(make(0)));
+        while its.process != Process::current() {
+            generation += 1;
+            its = its.in_forked_child.get_or_init(|| PerProcess::new(make(generation)));
+        }
+        &its.value
+    }
+
+    /// Those of the processes that this one descends from, as they were when it was forked.
+    pub(crate) fn inherited(first: &'static OnceBox<PerProcess<T>>) -> impl Iterator<Item = &'static T> {
+        let all = std::iter::successors(first.get(), |its| its.in_forked_child.get());
+        all.filter(|its| its.process != Process::current()).map(|its| &its.value)
+    }
+}
+
 /// Where the current process's number is kept.
 enum Mark {
     /// A page that the kernel gives to a forked child filled with zeros.
@@ -103,4 +134,14 @@ impl Mark {
 pub(crate) fn user() -> u32 {
     // SAFETY: geteuid takes nothing, changes nothing and cannot fail.
     unsafe { libc::geteuid() }
+}
+
+/// Keeps the host program's signals away from a thread of ours: its handlers run on its own threads.
+pub(crate) fn block_signals() {
+    // SAFETY: a local signal set is filled, and becomes the mask of the calling thread, which is ours.
+    unsafe {
+        let mut all = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
+    }
 }

@@ -1,9 +1,9 @@
 //! Locks and atomics: the standard library's, or loom's, which tries every interleaving (`tests/bus_loom.rs`).
 
 #[cfg(loom)]
-pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
 #[cfg(not(loom))]
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
 
 /// `thread_local!`: under loom, threads are not the system's.
 macro_rules! per_thread {

@@ -1,6 +1,7 @@
 //! What a call has told of itself so far, and the figures that follow from it. Knows no clock: times come in.
 
 use super::Report;
+use crate::bus::Told;
 use crate::record::{Record, UNKNOWN};
 use crate::sketch::Sketch;
 
@@ -43,6 +44,17 @@ impl Progress {
     pub(super) fn draft(&mut self, proposed: u32, accepted: u32) {
         let (all_proposed, all_accepted) = self.drafted.unwrap_or_default();
         self.drafted = Some((all_proposed + u64::from(proposed), all_accepted + u64::from(accepted)));
+    }
+
+    /// What a recorder keeps of a call that its process may take to its grave.
+    pub(super) fn told(&self) -> Told {
+        Told {
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
+            output_tokens: self.output_tokens,
+            first: self.first.unwrap_or(UNKNOWN),
+            latest: if self.first.is_some() { self.latest } else { UNKNOWN },
+        }
     }
 
     /// `count` tokens, `at` nanoseconds after the start. The gap since the event before is shared among them.

@@ -151,11 +151,19 @@ pub(super) unsafe fn handle<'a, T>(handle: *const T, argument: &str) -> Result<&
 ///
 /// # Safety
 /// `text` is NULL or NUL-terminated, and stays as it is for `'a`.
+#[inline]
 pub(super) unsafe fn string<'a>(text: *const c_char, field: &str) -> Result<&'a str> {
     if text.is_null() {
         return Ok("");
     }
-    // SAFETY: not NULL, so it is NUL-terminated by this function's contract.
+    // SAFETY: this function's contract is the same.
+    unsafe { checked_string(text, field) }
+}
+
+/// # Safety
+/// `text` is NUL-terminated, and stays as it is for `'a`.
+unsafe fn checked_string<'a>(text: *const c_char, field: &str) -> Result<&'a str> {
+    // SAFETY: by this function's contract.
     let bytes = unsafe { CStr::from_ptr(text) };
     bytes
         .to_str()

@@ -34,7 +34,7 @@ pub(super) fn begin(start: &Start<'_>, is_lent: bool) -> Result<Box<tj_call>> {
 impl tj_call {
     fn with_call<T>(&self, use_it: impl FnOnce(&mut Call) -> Result<T>) -> Result<T> {
         let in_use =
-            |_| Error::invalid("call", "is in use by another thread; one thread at a time may use it");
+            |_| Error::invalid("call", "is in use by another thread, or by the event that it is publishing");
         use_it(&mut *self.call.try_borrow_mut().map_err(in_use)?)
     }
 

@@ -5,7 +5,7 @@
 //! the order in which they teach: error, record, store, aggregate, event, bus, queue, request, generate, call.
 
 #![allow(non_camel_case_types)] // the C names
-#![allow(unsafe_code)] // the only room, with `os` (and later the journal's mapping), where it may be
+#![allow(unsafe_code)] // the only room, with `os` and the journal's mapping, where it may be
 
 mod boundary;
 

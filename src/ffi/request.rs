@@ -91,7 +91,8 @@ pub struct tj_generate_result {
     pub decode_seconds: f64,
     /// "stop", "length" ...
     pub finish_reason: *const c_char,
-    /// The class of the error, for a call that failed. Not given: "engine_code_<n>" for a callback that returned n.
+    /// The class of the error, for a call that failed. Not given: "engine_code_N" for a callback that returned N
+    /// without having been cancelled.
     pub error_type: *const c_char,
     /// A JSON object for the record.
     pub metadata_json: *const c_char,

@@ -34,7 +34,8 @@ pub enum tj_durability {
 /// The values of tj_store_options.overflow.
 #[repr(C)]
 pub enum tj_overflow {
-    /// A full journal makes tj_record wait.
+    /// A full journal makes tj_record commit what is in it first. While the database cannot be written to, tj_record then
+    /// returns why (TJ_ERR_BUSY after the busy timeout, TJ_ERR_FULL, TJ_ERR_IO).
     TJ_OVERFLOW_WAIT = 0,
     /// A full journal makes tj_record return TJ_ERR_FULL; the refused record is counted.
     TJ_OVERFLOW_REJECT = 1,
@@ -54,13 +55,15 @@ pub struct tj_store_options {
     pub overflow: u32,
     /// Milliseconds to wait for another process that holds the database. 0: 5000.
     pub busy_timeout_ms: u32,
-    /// Milliseconds that a record may wait before other processes can see it. 0: 100. This version commits at once.
+    /// Milliseconds that a record may wait in the journal before other processes can see it. 0: 100. This process's own
+    /// questions see it at once.
     pub commit_interval_ms: u32,
-    /// Bytes of the journal. 0: 8 MiB. This version commits at once and keeps no journal.
+    /// Bytes of the journal, 64 KiB to 1 GiB, rounded up to a power of two. 0: 8 MiB. A record that is larger than the whole
+    /// journal is refused.
     pub journal_bytes: u64,
 }
 
-/// What has become of the records handed to a store in this process.
+/// What has become of the records handed to a store in this process, and what the database holds.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct tj_health {
@@ -68,10 +71,37 @@ pub struct tj_health {
     pub struct_size: usize,
     /// Records taken, by tj_record and from the bus.
     pub recorded: u64,
+    /// Those of them that are in the database.
+    pub committed: u64,
+    /// Those that wait in the journal.
+    pub waiting: u64,
     /// Records that did not pass validation (TJ_ERR_INVALID_ARGUMENT).
     pub refused: u64,
-    /// Records that were valid and could not be stored. For a record from the bus this is the only place that shows it.
+    /// Records that were valid and could not be taken. For a record from the bus this is the only place that shows it.
     pub failed: u64,
+    /// Failures of recording and of committing, by kind: TJ_ERR_BUSY. A failed commit loses nothing: what is in the journal
+    /// is tried again.
+    pub failures_busy: u64,
+    /// TJ_ERR_FULL.
+    pub failures_full: u64,
+    /// TJ_ERR_CORRUPT.
+    pub failures_corrupt: u64,
+    /// All others.
+    pub failures_other: u64,
+    /// Records taken over from the journals of dead processes when this store was opened.
+    pub adopted: u64,
+    /// Journals of dead processes that could not be taken over whole. They are still there, under the database's name.
+    pub damaged_journals: u64,
+    /// Bytes of the journal in use; 0 for a store without one.
+    pub journal_used: u64,
+    /// Bytes of the journal.
+    pub journal_size: u64,
+    /// Bytes of the database and its WAL; 0 in memory.
+    pub database_bytes: u64,
+    /// The earliest timestamp in the database, Unix seconds; NAN if it is empty.
+    pub oldest_timestamp: f64,
+    /// The latest.
+    pub newest_timestamp: f64,
     /// The status of the latest refusal or failure; TJ_OK if there was none.
     pub last_status: tj_status,
     /// Always 0.
@@ -114,12 +144,15 @@ pub unsafe extern "C" fn tj_health_init(health: *mut tj_health) {
 
 /// Opens the database at `path`, making it and missing folders (files 0600, folders 0700), or, with ":memory:", a
 /// private one in memory. `options` NULL: all defaults. A database of the Python reference is taken over in place and
-/// stays usable by it.
+/// stays usable by it. Beside the database lies the store's journal, which its close deletes; what processes that died
+/// left in theirs is taken over first (tj_health says how much).
 ///
 /// TJ_OK: *out_store is a store; close it with tj_store_close.
 /// TJ_ERR_INVALID_ARGUMENT; TJ_ERR_IO: cannot be opened or made, or a symbolic link that another user owns;
-/// TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_CORRUPT: not a database, or a damaged one; TJ_ERR_SCHEMA: written by a newer
-/// version, or its table `telemetry` is another program's. In all these cases *out_store is not written and the file is as it was.
+/// TJ_ERR_BUSY; TJ_ERR_FULL: no room for the database or its journal; TJ_ERR_CORRUPT: not a database, or a damaged one;
+/// TJ_ERR_SCHEMA: written by a newer version, or its table `telemetry` is another program's; TJ_ERR_FORKED: in a forked
+/// child, if a thread was inside a store at the moment of the fork (fork first, or exec). In all these cases *out_store is
+/// not written, and what was in the file is as it was.
 ///
 /// # Safety
 /// `path` is NUL-terminated; `options` is NULL or valid; `out_store` and `error` are writable (`error` may be NULL).
@@ -236,7 +269,8 @@ pub unsafe extern "C" fn tj_store_flush(store: *mut tj_store, error: *mut tj_err
     unsafe { entry(error, || store_of(store)?.flush()) }
 }
 
-/// Records one call. When it returns TJ_OK the record survives the death of the process (see tj_durability).
+/// Records one call. When it returns TJ_OK the record survives the death of the process (see tj_durability): it is in the
+/// journal, and in the database within commit_interval_ms, or as soon as this process asks it anything.
 ///
 /// TJ_OK; TJ_ERR_INVALID_ARGUMENT: the message names the field; TJ_ERR_READ_ONLY; TJ_ERR_CLOSED; TJ_ERR_FORKED;
 /// TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_IO. On failure nothing was recorded, and tj_store_health counts it.
@@ -323,10 +357,10 @@ unsafe fn number_out(out: *mut u64, argument: &str, number: impl FnOnce() -> Res
     Ok(())
 }
 
-/// Tells what has become of the records handed to this store, and the latest failure.
+/// Tells what has become of the records handed to this store, what the database holds, and the latest failure. Works on a
+/// closed store as well, as far as there is anything to tell.
 ///
-/// TJ_OK: *out_health is filled; nothing in it needs freeing. TJ_ERR_INVALID_ARGUMENT; TJ_ERR_FORKED. Works on a closed
-/// store as well.
+/// TJ_OK: *out_health is filled; nothing in it needs freeing. TJ_ERR_INVALID_ARGUMENT; TJ_ERR_FORKED.
 ///
 /// # Safety
 /// `store` came from tj_store_open; `out_health` is initialised; `error` is NULL or writable.
@@ -343,8 +377,21 @@ pub unsafe extern "C" fn tj_store_health(
             let health = store_of(store)?.health()?;
             let mut out = tj_health::initial();
             out.recorded = health.recorded;
+            out.committed = health.committed;
+            out.waiting = health.recorded.saturating_sub(health.committed);
             out.refused = health.refused;
             out.failed = health.failed;
+            out.failures_busy = health.busy;
+            out.failures_full = health.full;
+            out.failures_corrupt = health.corrupt;
+            out.failures_other = health.other;
+            out.adopted = health.adopted;
+            out.damaged_journals = health.damaged_journals;
+            out.journal_used = health.journal_used;
+            out.journal_size = health.journal_size;
+            out.database_bytes = health.database_bytes;
+            out.oldest_timestamp = health.oldest;
+            out.newest_timestamp = health.newest;
             if let Some(failure) = &health.last_failure {
                 let shown = tj_error::of(&failure.error);
                 out.last_status = shown.status;

@@ -1,28 +1,42 @@
-//! Where records live: one SQLite database.
+//! Where records live: one SQLite database, and a journal beside it for what is on its way there.
 //!
-//! [`Store::record`] commits a record before it returns, one transaction each, so that the death of the process takes
-//! none. The writer holds the one connection that writes; questions are read through another, so that neither waits for
-//! the other (SQLite's WAL mode).
+//! ```text
+//! record ──→ journal ──(writer: a thread, or whoever cannot wait for it)──→ rows
+//! ```
+//!
+//! [`Store::record`] returns when the record is in the journal, which outlives the process; whoever opens the database
+//! next takes over the journals of dead processes. Questions are read through a connection of their own (SQLite's WAL
+//! mode), after what this process has recorded was committed.
 
+mod commit;
+mod health;
+mod inherited;
+mod journal;
 mod open;
 mod query;
 mod row;
 mod schema;
 mod writer;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use rusqlite::Connection;
 
+pub use health::{Failure, Health};
 pub use query::Query;
 
-use crate::bus::Recorder;
+use crate::bus::{OpenCall, Recorder, Told};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::{Process, wall_clock};
 use crate::record::{Record, check_figure};
 use crate::stats::Aggregate;
 use crate::sync::lock;
+use commit::Committer;
+use health::Tally;
+use inherited::Inside;
+use journal::Journal;
 use open::Reader;
 use writer::Writer;
 
@@ -39,7 +53,7 @@ pub enum Durability {
 /// What a full journal does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
-    /// Makes [`Store::record`] wait.
+    /// Makes [`Store::record`] commit what is in it first.
     #[default]
     Wait,
     /// Makes it return [`ErrorKind::Full`].
@@ -53,13 +67,13 @@ pub struct StoreOptions {
     pub read_only: bool,
     /// What a record survives.
     pub durability: Durability,
-    /// What a full journal does. There is none yet: every record is committed at once.
+    /// What a full journal does.
     pub overflow: Overflow,
     /// How long to wait for another process that holds the database.
     pub busy_timeout_ms: u32,
-    /// How long a record may wait before other processes see it. Every record is committed at once.
+    /// How long a record may wait before other processes see it.
     pub commit_interval_ms: u32,
-    /// The journal's size.
+    /// The journal's size; rounded up to a power of two.
     pub journal_bytes: u64,
 }
 
@@ -76,57 +90,63 @@ impl Default for StoreOptions {
     }
 }
 
-/// What has become of the records handed to a store in this process.
-#[derive(Debug, Clone, Default)]
-pub struct Health {
-    /// Records taken.
-    pub recorded: u64,
-    /// Records that did not pass validation.
-    pub refused: u64,
-    /// Records that were valid and could not be stored.
-    pub failed: u64,
-    /// The latest refusal or failure.
-    pub last_failure: Option<Failure>,
-}
-
-/// A record that was not stored, and why.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    /// Why.
-    pub error: Error,
-    /// When, Unix seconds.
-    pub time: f64,
-}
-
 /// A database of calls.
 pub struct Store {
     process: Process,
+    options: StoreOptions,
+    /// `None`: in memory.
+    path: Option<PathBuf>,
     /// The calls in flight, and [`CLOSED`].
     life: AtomicU64,
+    /// `None`: in memory, opened for queries only, or shut. Only shutting takes the lock for writing.
+    journal: RwLock<Option<Journal>>,
     /// `None`: opened for queries only, or shut.
     writer: Mutex<Option<Writer>>,
     /// `None`: in memory, where the writer's connection is the only one, or shut.
     reader: Mutex<Option<Reader>>,
-    is_read_only: bool,
-    health: Mutex<Health>,
+    committer: OnceLock<Committer>,
+    tally: Tally,
 }
 
 /// The bit of [`Store::life`] that says that the store was closed. It is shut when the last call in flight has ended.
 const CLOSED: u64 = 1 << 63;
 
 impl Store {
-    /// Opens the database at `path`, making it and missing folders, or a private one for ":memory:".
+    /// Opens the database at `path`, making it and missing folders, or a private one for ":memory:". What dead processes
+    /// left in their journals is taken over first.
     pub fn open(path: &str, options: &StoreOptions) -> Result<Arc<Store>> {
         let process = Process::current(); // before anything that a fork could tear
-        let (writer, reader) = open::open(path, options)?;
-        Ok(Arc::new(Store {
+        inherited::close(path)?;
+        let _inside = Inside::enter();
+        let mut opened = open::open(path, options)?;
+        let tally = Tally::default();
+        let journal = match (&opened.path, &mut opened.writer) {
+            (Some(path), Some(writer)) => {
+                commit::adopt(path, writer, &tally);
+                let journal = Journal::create(path, options.journal_bytes)?;
+                writer.begin(&journal);
+                Some(journal)
+            }
+            _ => None,
+        };
+        let has_journal = journal.is_some();
+        let store = Arc::new(Store {
             process,
+            options: *options,
+            path: opened.path,
             life: AtomicU64::new(0),
-            writer: Mutex::new(writer),
-            reader: Mutex::new(reader),
-            is_read_only: options.read_only,
-            health: Mutex::default(),
-        }))
+            journal: RwLock::new(journal),
+            writer: Mutex::new(opened.writer),
+            reader: Mutex::new(opened.reader),
+            committer: OnceLock::new(),
+            tally,
+        });
+        inherited::note(&store);
+        if has_journal {
+            let committer = Committer::start(&store, options.commit_interval_ms)?;
+            let _ = store.committer.set(committer);
+        }
+        Ok(store)
     }
 
     /// Closes the store; later uses are [`ErrorKind::Closed`]. Calls in flight keep the database open until they have
@@ -141,42 +161,84 @@ impl Store {
     }
 
     fn shut(&self) -> Result<()> {
+        if let Some(committer) = self.committer.get() {
+            committer.stop();
+        }
+        let committed = self.commit_all();
+        let _inside = Inside::enter();
         // The writer's connection last: the last one to go checkpoints, and the reader's could not.
         drop(lock(&self.reader).take());
-        lock(&self.writer).take().map_or(Ok(()), Writer::close)
+        let journal = self.journal.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let Some(writer) = lock(&self.writer).take() else { return committed };
+        // A journal that could not be committed stays, for whoever opens the database next.
+        let closed = writer.close(journal.as_ref().filter(|_| committed.is_ok()));
+        committed.and(closed)
     }
 
     /// Returns when everything recorded so far is committed.
     pub fn flush(&self) -> Result<()> {
-        self.check_open() // and it is: each record is committed before `record` returns
+        self.check_open()?;
+        self.commit_all()
     }
 
     /// Records one call.
     pub fn record(&self, record: &Record<'_>) -> Result<()> {
-        self.check_writable()?;
-        self.write(record)
-    }
-
-    fn write(&self, record: &Record<'_>) -> Result<()> {
-        let settled = record.settled(wall_clock).map_err(|refusal| self.refused(refusal))?;
-        let result = self.with_writer(|writer| writer.insert(&settled));
-        let mut health = lock(&self.health);
-        match &result {
-            Ok(()) => health.recorded += 1,
+        match self.check_writable() {
+            Ok(()) => self.write(record, None),
             Err(error) => {
-                health.failed += 1;
-                health.last_failure = Some(Failure { error: error.clone(), time: wall_clock() });
+                if error.kind != ErrorKind::Forked {
+                    self.tally.failed(&error);
+                }
+                Err(error)
             }
         }
+    }
+
+    /// `slot`: the record ends the call that is in that slot of the journal.
+    fn write(&self, record: &Record<'_>, slot: Option<usize>) -> Result<()> {
+        let settled = record.settled(wall_clock).map_err(|refusal| self.refused(refusal))?;
+        let result = self.keep_settled(&settled, slot);
+        match &result {
+            Ok(()) => self.tally.recorded(),
+            Err(error) if error.kind == ErrorKind::InvalidArgument => self.tally.refused(error),
+            Err(error) => self.tally.failed(error),
+        }
         result
+    }
+
+    fn keep_settled(&self, record: &Record<'_>, slot: Option<usize>) -> Result<()> {
+        let position = loop {
+            let journal = self.journal.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let Some(journal) = journal.as_ref() else {
+                self.with_writer(|writer| writer.insert(record))?;
+                self.tally.committed(1);
+                return Ok(());
+            };
+            let appended = match slot {
+                Some(slot) => journal.end(slot, record)?,
+                None => journal.append(record)?,
+            };
+            match appended {
+                Some(position) => {
+                    if journal.is_half_full() {
+                        self.wake_committer();
+                    }
+                    break position;
+                }
+                None if self.options.overflow == Overflow::Reject => {
+                    self.wake_committer();
+                    return Err(Error::new(ErrorKind::Full, "the journal is full"));
+                }
+                None => self.commit_from(journal, journal.head())?,
+            }
+        };
+        if self.options.durability == Durability::Power { self.commit_past(position) } else { Ok(()) }
     }
 
     /// Counts a record that was refused, for that reason.
     pub(crate) fn refused(&self, refusal: Error) -> Error {
         if self.process.check("the store").is_ok() {
-            let mut health = lock(&self.health);
-            health.refused += 1;
-            health.last_failure = Some(Failure { error: refusal.clone(), time: wall_clock() });
+            self.tally.refused(&refusal);
         }
         refusal
     }
@@ -190,6 +252,7 @@ impl Store {
     /// Deletes every record; gives how many there were.
     pub fn clear(&self) -> Result<u64> {
         self.check_writable()?;
+        self.commit_all()?;
         self.with_writer(|writer| writer.clear())
     }
 
@@ -200,6 +263,7 @@ impl Store {
             return Err(Error::invalid("before", "is NaN"));
         }
         check_figure("before", before)?;
+        self.commit_all()?;
         self.with_writer(|writer| writer.prune(before))
     }
 
@@ -210,10 +274,17 @@ impl Store {
         self.with_reader(|connection| query::aggregate(connection, query))
     }
 
-    /// What has become of the records. Works on a closed store, too.
+    /// What has become of the records, and what the database holds. Never waits for the database. Works on a closed
+    /// store, too, as far as there is anything to say.
     pub fn health(&self) -> Result<Health> {
         self.process.check("the store")?;
-        Ok(lock(&self.health).clone())
+        let mut health = self.tally.health();
+        let journal = self.journal.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        (health.journal_used, health.journal_size) = journal.as_ref().map(Journal::usage).unwrap_or_default();
+        drop(journal);
+        health.database_bytes = self.path.as_ref().map_or(0, |path| open::bytes_of(path));
+        (health.oldest, health.newest) = self.read(query::span).unwrap_or((f64::NAN, f64::NAN));
+        Ok(health)
     }
 
     /// An error if the store cannot be used.
@@ -225,20 +296,32 @@ impl Store {
     /// An error if the store cannot be written to.
     pub fn check_writable(&self) -> Result<()> {
         self.check_open()?;
-        if self.is_read_only {
+        if self.options.read_only {
             return Err(Error::new(ErrorKind::ReadOnly, "the store was opened with read_only"));
         }
         Ok(())
     }
 
     fn with_writer<T>(&self, use_it: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
-        use_it(lock(&self.writer).as_mut().ok_or_else(closed)?)
+        let mut writer = lock(&self.writer);
+        let _inside = Inside::enter();
+        use_it(writer.as_mut().ok_or_else(closed)?)
     }
 
-    fn with_reader<T>(&self, mut use_it: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
-        if let Some(reader) = lock(&self.reader).as_mut() {
+    /// Reads what is in the database, with what this process recorded before.
+    fn with_reader<T>(&self, use_it: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
+        self.commit_all()?;
+        self.read(use_it)
+    }
+
+    /// Reads what is in the database.
+    fn read<T>(&self, mut use_it: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
+        let mut reader = lock(&self.reader);
+        if let Some(reader) = reader.as_mut() {
+            let _inside = Inside::enter();
             return reader.read(use_it);
         }
+        drop(reader);
         self.with_writer(|writer| use_it(writer.connection()))
     }
 }
@@ -248,19 +331,48 @@ impl Recorder for Store {
         let _ = self.record(record); // accounted for in the health
     }
 
-    fn call_began(&self) -> bool {
-        if self.life.fetch_add(1, Ordering::AcqRel) & CLOSED == 0 {
-            return true;
+    fn call_began(self: Arc<Self>, call: u64, record: &Record<'_>) -> Option<Box<dyn OpenCall>> {
+        self.process.check("the store").ok()?;
+        if self.life.fetch_add(1, Ordering::AcqRel) & CLOSED != 0 {
+            self.call_is_over();
+            return None;
         }
-        self.call_is_over();
-        false
+        let journal = self.journal.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let slot = journal.as_ref().and_then(|journal| journal.begin(call, record));
+        drop(journal);
+        Some(Box::new(KeptCall { store: self, slot }))
+    }
+}
+
+/// A call in flight that is this store's.
+struct KeptCall {
+    store: Arc<Store>,
+    /// Where it is in the journal; `None` if there was no room, and in memory.
+    slot: Option<usize>,
+}
+
+impl OpenCall for KeptCall {
+    fn told(&self, told: &Told) {
+        let Some(slot) = self.slot else { return };
+        let journal = self.store.journal.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(journal) = journal.as_ref() {
+            journal.tell(slot, told);
+        }
     }
 
-    fn call_ended(&self, record: &Record<'_>) {
-        if self.process.check("the store").is_ok() {
-            let _ = self.write(record); // accounted for in the health
-            self.call_is_over();
+    fn ended(self: Box<Self>, record: &Record<'_>) {
+        if self.store.process.check("the store").is_err() {
+            return;
         }
+        let written = self.store.write(record, self.slot); // accounted for in the health
+        if let (Some(slot), Err(_)) = (self.slot, written) {
+            // The caller goes on without its record; the slot goes on without the call.
+            let journal = self.store.journal.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let Some(journal) = journal.as_ref() {
+                journal.forget(slot);
+            }
+        }
+        self.store.call_is_over();
     }
 }
 
@@ -278,12 +390,18 @@ impl Drop for Store {
             let _ = self.shut();
             return;
         }
-        // A forked child: the connections are the parent's. Closing one here would take the parent's locks away.
+        // A forked child: all of this is the parent's. Closing a connection here would take the parent's locks away.
         if let Ok(writer) = self.writer.get_mut() {
             std::mem::forget(writer.take());
         }
         if let Ok(reader) = self.reader.get_mut() {
             std::mem::forget(reader.take());
+        }
+        if let Ok(journal) = self.journal.get_mut() {
+            std::mem::forget(journal.take());
+        }
+        if let Some(committer) = self.committer.take() {
+            std::mem::forget(committer);
         }
     }
 }

@@ -12,8 +12,18 @@ use super::writer::Writer;
 use super::{Durability, StoreOptions, database_error, schema};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Opens the database at `path`: what writes to it, and what reads it if that is not the same connection.
-pub(super) fn open(path: &str, options: &StoreOptions) -> Result<(Option<Writer>, Option<Reader>)> {
+/// A database that is open.
+pub(super) struct Opened {
+    /// What writes to it; `None` if it is only read.
+    pub(super) writer: Option<Writer>,
+    /// What reads it, if that is not the writer's connection.
+    pub(super) reader: Option<Reader>,
+    /// Where it is; `None` if it is in memory.
+    pub(super) path: Option<PathBuf>,
+}
+
+/// Opens the database at `path`.
+pub(super) fn open(path: &str, options: &StoreOptions) -> Result<Opened> {
     if path.is_empty() {
         return Err(Error::invalid("path", "must not be empty"));
     }
@@ -23,27 +33,23 @@ pub(super) fn open(path: &str, options: &StoreOptions) -> Result<(Option<Writer>
         }
         let mut connection = Connection::open_in_memory().map_err(|error| cannot_open(path, &error))?;
         schema::migrate(&mut connection)?;
-        return Ok((Some(Writer::new(connection)), None));
+        return Ok(Opened { writer: Some(Writer::new(connection)), reader: None, path: None });
     }
     // SQLite remembers the path that it was given; the process may change its folder.
     let absolute = std::path::absolute(path).map_err(|error| io(Path::new(path), &error))?;
     let timeout = Duration::from_millis(options.busy_timeout_ms.into());
     if options.read_only {
         check_file(&absolute)?.ok_or_else(|| Error::new(ErrorKind::Io, format!("{path}: does not exist")))?;
-        let mut reader = Reader::Afresh { path: absolute, timeout };
+        let mut reader = Reader::Afresh { path: absolute.clone(), timeout };
         reader.read(schema::check)?;
-        return Ok((None, Some(reader)));
+        return Ok(Opened { writer: None, reader: Some(reader), path: Some(absolute) });
     }
-    let is_new = make_file(&absolute)?;
-    match open_file(&absolute, options, timeout) {
-        Ok((writer, reader)) => Ok((Some(writer), Some(Reader::Kept(reader)))),
-        Err(error) => {
-            if is_new {
-                let _ = fs::remove_file(&absolute);
-            }
-            Err(error)
-        }
-    }
+    make_file(&absolute)?;
+    // Whatever links lead here, the journals are to lie beside the file itself, as SQLite's own do.
+    let real = fs::canonicalize(&absolute).map_err(|error| io(&absolute, &error))?;
+    // If this fails a file that was made stays, empty: another process may have it open already.
+    let (writer, reader) = open_file(&real, options, timeout)?;
+    Ok(Opened { writer: Some(writer), reader: Some(Reader::Kept(reader)), path: Some(real) })
 }
 
 fn open_file(path: &Path, options: &StoreOptions, timeout: Duration) -> Result<(Writer, Connection)> {
@@ -76,24 +82,25 @@ fn prepare(connection: &mut Connection, durability: Durability) -> Result<()> {
         Durability::Process => "NORMAL",
         Durability::Power => "FULL",
     };
-    let pragmas = format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};");
+    // 8 MiB of cache: the indexes' pages stay in memory at any number of records that come in the order of time.
+    let pragmas =
+        format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -8192;");
     connection.execute_batch(&pragmas).map_err(|error| database_error("switching to WAL mode", &error))?;
     schema::migrate(connection)
 }
 
-/// Makes the database's file and its folders, for this user only. Gives whether the file is new.
-fn make_file(path: &Path) -> Result<bool> {
+/// Makes the database's file and its folders, for this user only, if they are not there.
+fn make_file(path: &Path) -> Result<()> {
     if check_file(path)?.is_some() {
-        return Ok(false);
+        return Ok(());
     }
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| io(folder, &error))?;
     }
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => Ok(true),
+        Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            check_file(path)?.ok_or_else(|| io(path, &error))?; // another process was first
-            Ok(false)
+            check_file(path)?.ok_or_else(|| io(path, &error)) // another process was first
         }
         Err(error) => Err(io(path, &error)),
     }
@@ -182,12 +189,22 @@ struct State {
 
 impl State {
     fn of(path: &Path) -> Result<State> {
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
         let file = fs::metadata(path).map_err(|error| io(path, &error))?;
-        let has_wal = fs::metadata(wal).is_ok_and(|wal| wal.len() > 0);
+        let has_wal = fs::metadata(wal_of(path)).is_ok_and(|wal| wal.len() > 0);
         Ok(State { has_wal, size: file.len(), modified: file.modified().ok() })
     }
+}
+
+/// Bytes of the database and of its WAL.
+pub(super) fn bytes_of(path: &Path) -> u64 {
+    let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    size(path) + size(&wal_of(path))
+}
+
+fn wal_of(path: &Path) -> PathBuf {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    wal.into()
 }
 
 fn immutable_uri(path: &Path) -> String {
@@ -209,7 +226,7 @@ fn cannot_open(path: &str, error: &rusqlite::Error) -> Error {
     database_error(&format!("opening {path}"), error)
 }
 
-fn io(path: &Path, error: &std::io::Error) -> Error {
+pub(super) fn io(path: &Path, error: &std::io::Error) -> Error {
     let kind = match error.kind() {
         std::io::ErrorKind::StorageFull => ErrorKind::Full,
         _ => ErrorKind::Io,

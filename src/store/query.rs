@@ -110,6 +110,20 @@ pub(super) fn count(connection: &Connection) -> Result<u64> {
     count.map(|count| count as u64).map_err(|error| database_error("counting", &error))
 }
 
+/// The earliest and the latest timestamp; `NAN` if there are no records.
+pub(super) fn span(connection: &Connection) -> Result<(f64, f64)> {
+    if Columns::of(connection)?.is_empty() {
+        return Ok((f64::NAN, f64::NAN));
+    }
+    // Two questions: each is one look at the index, both in one are a scan.
+    let end = |sql: &str| {
+        let time = connection.query_row(sql, [], |row| row.get::<_, Option<f64>>(0));
+        time.map(|time| time.unwrap_or(f64::NAN))
+            .map_err(|error| database_error("reading the time span", &error))
+    };
+    Ok((end("SELECT MIN(timestamp) FROM telemetry")?, end("SELECT MAX(timestamp) FROM telemetry")?))
+}
+
 /// Tallies the rows that a checked query selects.
 pub(super) fn aggregate(connection: &Connection, query: &Query<'_>) -> Result<Aggregate> {
     let mut cells = Cells::default();

@@ -88,6 +88,11 @@ const INDEXES: &str = "
     CREATE INDEX IF NOT EXISTS telemetry_by_batch ON telemetry (batch_id) WHERE batch_id <> '';
 ";
 
+/// Up to where each journal beside the database is in it (journal.rs).
+const JOURNALS: &str = "
+    CREATE TABLE IF NOT EXISTS tokenjoule_journal (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+";
+
 /// Refuses a database that this version must not touch. Changes nothing.
 pub(super) fn check(connection: &Connection) -> Result<()> {
     let version = version(connection)?;
@@ -128,6 +133,7 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
         }
     }
     sql += INDEXES;
+    sql += JOURNALS;
     sql += &format!("PRAGMA user_version = {VERSION};");
     transaction.execute_batch(&sql).map_err(during)?;
     transaction.commit().map_err(during)

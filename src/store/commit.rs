@@ -1,0 +1,156 @@
+//! Who commits the journal, and when: a thread every `commit_interval_ms`, or sooner when the journal is half full; a
+//! reader, so that it sees its own records; a full journal's producer; and under [`super::Durability::Power`] every
+//! caller, of whom one commits for all that wait.
+
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::health::Tally;
+use super::inherited::Inside;
+use super::journal::{self, Journal, Stray};
+use super::writer::Writer;
+use super::{Store, closed};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::lock;
+
+impl Store {
+    /// Commits everything that was recorded before.
+    pub(super) fn commit_all(&self) -> Result<()> {
+        let journal = self.journal.read().unwrap_or_else(PoisonError::into_inner);
+        match journal.as_ref() {
+            Some(journal) => self.commit_from(journal, journal.head()),
+            None => Ok(()),
+        }
+    }
+
+    /// Commits the record at `position`. Whoever comes while another commits finds its own record committed, too.
+    pub(super) fn commit_past(&self, position: u64) -> Result<()> {
+        let journal = self.journal.read().unwrap_or_else(PoisonError::into_inner);
+        match journal.as_ref() {
+            Some(journal) => self.commit_from(journal, position + 1),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn commit_from(&self, journal: &Journal, upto: u64) -> Result<()> {
+        if journal.tail() >= upto {
+            return Ok(());
+        }
+        let mut writer = lock(&self.writer);
+        let writer = writer.as_mut().ok_or_else(closed)?;
+        if writer.position() >= upto {
+            return Ok(());
+        }
+        let _inside = Inside::enter();
+        match writer.commit(journal, journal.head()) {
+            Ok(written) => {
+                self.tally.committed(written.rows);
+                written.rejected.iter().for_each(|error| self.tally.failed(error));
+                Ok(())
+            }
+            Err(error) => {
+                self.tally.failure(&error);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn wake_committer(&self) {
+        if let Some(committer) = self.committer.get() {
+            committer.wake();
+        }
+    }
+}
+
+/// Takes over the journals of dead processes. What cannot be taken over is left where it is, and shows in the health.
+pub(super) fn adopt(database: &Path, writer: &mut Writer, tally: &Tally) {
+    for name in journal::names_beside(database) {
+        let adopted = Stray::take(database, &name).and_then(|stray| match stray {
+            Some(stray) => writer.adopt(stray),
+            None => Ok((0, 0)),
+        });
+        match adopted {
+            Ok((records, damaged)) => {
+                tally.adopted(records);
+                if damaged > 0 {
+                    let message =
+                        format!("journal {name}: {damaged} records in it were damaged; it was set aside");
+                    tally.damaged_journal(&Error::new(ErrorKind::Corrupt, message));
+                }
+            }
+            Err(error) => tally.damaged_journal(&error),
+        }
+    }
+}
+
+/// The thread that commits.
+pub(super) struct Committer {
+    pace: Arc<Pace>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Pace {
+    wish: Mutex<Wish>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Nothing,
+    Commit,
+    Stop,
+}
+
+impl Committer {
+    pub(super) fn start(store: &Arc<Store>, interval_ms: u32) -> Result<Committer> {
+        let pace = Arc::new(Pace { wish: Mutex::new(Wish::Nothing), changed: Condvar::new() });
+        let interval = Duration::from_millis(interval_ms.into());
+        let (store, its_pace) = (Arc::downgrade(store), pace.clone());
+        let run = move || {
+            crate::os::block_signals();
+            commit_until_stopped(&store, &its_pace, interval);
+        };
+        let thread = std::thread::Builder::new().name("tokenjoule".to_owned()).spawn(run);
+        let thread =
+            thread.map_err(|error| Error::new(ErrorKind::Io, format!("cannot start a thread: {error}")))?;
+        Ok(Committer { pace, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Commits now. Costs nothing but a lock if that has been wished already.
+    fn wake(&self) {
+        let mut wish = lock(&self.pace.wish);
+        if *wish == Wish::Nothing {
+            *wish = Wish::Commit;
+            self.pace.changed.notify_one();
+        }
+    }
+
+    /// Ends the thread and waits for it, unless it is the thread itself that asks.
+    pub(super) fn stop(&self) {
+        *lock(&self.pace.wish) = Wish::Stop;
+        self.pace.changed.notify_one();
+        if let Some(thread) = lock(&self.thread).take()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn commit_until_stopped(store: &Weak<Store>, pace: &Pace, interval: Duration) {
+    loop {
+        {
+            let wish = lock(&pace.wish);
+            let waited = pace.changed.wait_timeout_while(wish, interval, |wish| *wish == Wish::Nothing);
+            let mut wish = waited.unwrap_or_else(PoisonError::into_inner).0;
+            match *wish {
+                Wish::Stop => return,
+                _ => *wish = Wish::Nothing,
+            }
+        }
+        let Some(store) = store.upgrade() else { return };
+        let _ = store.commit_all(); // accounted for in the health; the next round tries again
+    }
+}

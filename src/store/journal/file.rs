@@ -1,0 +1,164 @@
+//! The journal's file: made whole, locked for the life of its process, mapped.
+
+#![allow(unsafe_code)] // the journal's mapping, and raw OS calls
+
+use std::borrow::Borrow;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use once_cell::race::OnceBox;
+
+use crate::os::PerProcess;
+use crate::sync::lock;
+
+/// A file that this process has locked.
+pub(super) struct Locked {
+    file: File,
+    identity: Identity,
+}
+
+/// Tells a file from others, whatever its path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    pub(super) fn of(metadata: &std::fs::Metadata) -> Identity {
+        Identity { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// The files that this process has locked. The lock is POSIX's, because that alone is not shared with a forked child; but
+/// it is gone as soon as its process closes any descriptor of the file, so a file in this list must not be opened again.
+fn locked_here() -> MutexGuard<'static, Vec<Identity>> {
+    static LOCKED: OnceBox<PerProcess<Mutex<Vec<Identity>>>> = OnceBox::new();
+    lock(PerProcess::current(&LOCKED, |_| Mutex::default()))
+}
+
+/// Whether this process has locked that file itself.
+pub(super) fn is_locked_here(identity: Identity) -> bool {
+    locked_here().contains(&identity)
+}
+
+impl Locked {
+    /// Makes a file of that size that this user alone can read, and locks it. A full disk shows here, not later.
+    pub(super) fn create(path: &Path, bytes: u64) -> io::Result<Locked> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(path)?;
+        // SAFETY: a call on a descriptor that is open.
+        let result = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) };
+        let locked = if result == 0 { Locked::lock(file) } else { Err(io::Error::from_raw_os_error(result)) };
+        if locked.is_err() {
+            let _ = std::fs::remove_file(path);
+        }
+        locked?.ok_or_else(|| io::Error::other("a new file is locked by another process"))
+    }
+
+    /// Locks an open file; `None` if another process has.
+    pub(super) fn lock(file: File) -> io::Result<Option<Locked>> {
+        let identity = Identity::of(&file.metadata()?);
+        // SAFETY: all zeros is a valid flock; the fields that matter are set.
+        let mut whole: libc::flock = unsafe { std::mem::zeroed() };
+        whole.l_type = libc::F_WRLCK as libc::c_short;
+        whole.l_whence = libc::SEEK_SET as libc::c_short;
+        // SAFETY: a call on an open descriptor, with a flock that lives as long as it.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const whole) } == 0 {
+            locked_here().push(identity);
+            return Ok(Some(Locked { file, identity }));
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EACCES | libc::EAGAIN) => Ok(None),
+            _ => Err(error),
+        }
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        locked_here().retain(|identity| *identity != self.identity);
+        // The file is closed after this, and the lock is gone with it.
+    }
+}
+
+/// A mapping of a file's words, shared with the file.
+pub(super) struct Map {
+    at: *const AtomicU64,
+    words: usize,
+}
+
+// SAFETY: the mapping is plain memory that only atomic operations touch, valid until it is dropped.
+unsafe impl Send for Map {}
+// SAFETY: as above.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// Maps a file of `words` words, all pages present: a page fault in recording would be its cost many times over.
+    pub(super) fn new(file: &File, words: usize) -> io::Result<Map> {
+        #[cfg(target_os = "linux")]
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+        #[cfg(not(target_os = "linux"))]
+        let flags = libc::MAP_SHARED;
+        // SAFETY: a fresh mapping of an open file; no existing memory is touched.
+        let at = unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), words * 8, protection, flags, file.as_raw_fd(), 0)
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Map { at: at.cast(), words })
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        // SAFETY: mapped, page-aligned, `words` long, and the file is as long: it was preallocated. Atomics may change
+        // behind a shared reference.
+        unsafe { std::slice::from_raw_parts(self.at, self.words) }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`; nothing borrows from a value that is being dropped.
+        unsafe { libc::munmap(self.at.cast_mut().cast(), self.words * 8) };
+    }
+}
+
+/// Part of a mapping, which stays mapped as long as any part of it lives.
+pub(super) struct Part {
+    map: Arc<Map>,
+    first: usize,
+    words: usize,
+}
+
+impl Part {
+    pub(super) fn new(map: &Arc<Map>, first: usize, words: usize) -> Part {
+        Part { map: map.clone(), first, words }
+    }
+}
+
+impl Borrow<[AtomicU64]> for Part {
+    fn borrow(&self) -> &[AtomicU64] {
+        &self.map.words()[self.first..][..self.words]
+    }
+}
