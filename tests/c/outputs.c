@@ -1,0 +1,239 @@
+/*
+ * "On failure no out-parameter is written": for every function that has one, and each way in which it can fail here.
+ *
+ * Prints "untouched FUNCTION.ARGUMENT" for each; tests/contract.rs compares the lines with the header.
+ */
+#include "good.h"
+
+static unsigned char before[4096];
+
+#define POISON(out) memset(&(out), CHECK_POISON, sizeof(out))
+#define POISON_SIZED(out) (POISON(out), (out).struct_size = sizeof(out))
+
+/* The call fails like that, and `out` is byte for byte what it was. */
+#define LEAVES(out, call, status, name)                                                                                \
+  do {                                                                                                                 \
+    memcpy(before, &(out), sizeof(out));                                                                               \
+    CHECK_FAILS(call, status, name);                                                                                   \
+    if (memcmp(before, &(out), sizeof(out)) != 0) {                                                                    \
+      check_fail(__FILE__, __LINE__, "%s failed and wrote to its out-parameter", #call);                               \
+      memcpy(&(out), before, sizeof(out));                                                                             \
+    }                                                                                                                  \
+  } while (0)
+
+static void write_file(const char *name, const void *content, size_t size) {
+  FILE *file = fopen(check_path(name), "wb");
+  CHECK(file != NULL && fwrite(content, 1, size, file) == size && fclose(file) == 0);
+}
+
+/* A database of the library's whose header says that a newer version wrote it. */
+static void write_newer_database(const char *name) {
+  static const unsigned char version[4] = {0, 0, 0x10, 0}; /* user_version, at byte 60 of an SQLite file */
+  FILE *file;
+  tj_store *made = check_open(check_path(name));
+  CHECK_OK(tj_store_close(made, &error));
+  file = fopen(check_path(name), "r+b");
+  CHECK(file != NULL && fseek(file, 60, SEEK_SET) == 0 && fwrite(version, 1, 4, file) == 4 && fclose(file) == 0);
+}
+
+static void failure_leaves_what_open_gives_untouched(void) {
+  tj_store *out;
+  tj_store_options options;
+  static const char garbage[] = "This is not a database, but it is long enough to be looked at as one: "
+                                "an SQLite file begins with a header of one hundred bytes.";
+  report("untouched", "tj_store_open.out_store");
+  POISON(out);
+  LEAVES(out, tj_store_open(NULL, NULL, &out, &error), TJ_ERR_INVALID_ARGUMENT, "path");
+  LEAVES(out, tj_store_open("", NULL, &out, &error), TJ_ERR_INVALID_ARGUMENT, "path");
+  LEAVES(out, tj_store_open("/tmp/\xFF", NULL, &out, &error), TJ_ERR_INVALID_ARGUMENT, "path");
+  LEAVES(out, tj_store_open(check_folder, NULL, &out, &error), TJ_ERR_IO, NULL);
+
+  write_file("file", "x", 1);
+  LEAVES(out, tj_store_open(check_path("file/db"), NULL, &out, &error), TJ_ERR_IO, NULL);
+  write_file("garbage", garbage, sizeof garbage);
+  LEAVES(out, tj_store_open(check_path("garbage"), NULL, &out, &error), TJ_ERR_CORRUPT, NULL);
+  write_newer_database("newer");
+  LEAVES(out, tj_store_open(check_path("newer"), NULL, &out, &error), TJ_ERR_SCHEMA, NULL);
+  unlink(check_path("dangling"));
+  CHECK(symlink("nowhere", check_path("dangling")) == 0);
+  LEAVES(out, tj_store_open(check_path("dangling"), NULL, &out, &error), TJ_ERR_IO, NULL);
+
+  tj_store_options_init(&options);
+  options.struct_size = 1;
+  LEAVES(out, tj_store_open(":memory:", &options, &out, &error), TJ_ERR_INVALID_ARGUMENT, "options.struct_size");
+  tj_store_options_init(&options);
+  options.read_only = 2;
+  LEAVES(out, tj_store_open(":memory:", &options, &out, &error), TJ_ERR_INVALID_ARGUMENT, "read_only");
+  options.read_only = 1;
+  LEAVES(out, tj_store_open(":memory:", &options, &out, &error), TJ_ERR_INVALID_ARGUMENT, "read_only");
+  LEAVES(out, tj_store_open(check_path("missing"), &options, &out, &error), TJ_ERR_IO, NULL);
+  CHECK(access(check_path("missing"), F_OK) != 0); /* nothing on disk changes */
+  LEAVES(out, tj_store_open(check_path("newer"), &options, &out, &error), TJ_ERR_SCHEMA, NULL);
+  LEAVES(out, tj_store_open(check_path("garbage"), &options, &out, &error), TJ_ERR_CORRUPT, NULL);
+}
+
+static void failure_leaves_numbers_untouched(void) {
+  static const double impossible[] = {NAN, INFINITY, -INFINITY, -1.0, -1e-300};
+  uint64_t out;
+  size_t i;
+  tj_store *closed = check_open(":memory:"), *read_only;
+  tj_store_options options = TJ_STORE_OPTIONS_INIT;
+  tj_store *made = check_open(check_path("readable"));
+  CHECK_OK(tj_store_close(made, &error));
+  CHECK_OK(tj_store_close(closed, &error));
+  options.read_only = 1;
+  CHECK_OK(tj_store_open(check_path("readable"), &options, &read_only, &error));
+
+  POISON(out);
+  report("untouched", "tj_store_count.out_count");
+  LEAVES(out, tj_store_count(NULL, &out, &error), TJ_ERR_INVALID_ARGUMENT, "store");
+  LEAVES(out, tj_store_count(closed, &out, &error), TJ_ERR_CLOSED, NULL);
+
+  report("untouched", "tj_store_clear.out_deleted");
+  LEAVES(out, tj_store_clear(NULL, &out, &error), TJ_ERR_INVALID_ARGUMENT, "store");
+  LEAVES(out, tj_store_clear(closed, &out, &error), TJ_ERR_CLOSED, NULL);
+  LEAVES(out, tj_store_clear(read_only, &out, &error), TJ_ERR_READ_ONLY, NULL);
+
+  report("untouched", "tj_store_prune.out_deleted");
+  LEAVES(out, tj_store_prune(NULL, 1.0, &out, &error), TJ_ERR_INVALID_ARGUMENT, "store");
+  LEAVES(out, tj_store_prune(closed, 1.0, &out, &error), TJ_ERR_CLOSED, NULL);
+  LEAVES(out, tj_store_prune(read_only, 1.0, &out, &error), TJ_ERR_READ_ONLY, NULL);
+  for (i = 0; i < sizeof impossible / sizeof *impossible; i++) {
+    LEAVES(out, tj_store_prune(store, impossible[i], &out, &error), TJ_ERR_INVALID_ARGUMENT, "before");
+  }
+
+  report("untouched", "tj_bus_subscribe.out_subscription");
+  LEAVES(out, tj_bus_subscribe(0, ignore_event, NULL, NULL, &out, &error), TJ_ERR_INVALID_ARGUMENT, "event_mask");
+  LEAVES(out, tj_bus_subscribe(1, NULL, NULL, NULL, &out, &error), TJ_ERR_INVALID_ARGUMENT, "fn");
+  CHECK_OK(tj_store_close(read_only, &error));
+}
+
+static void failure_leaves_structs_untouched(void) {
+  tj_health health;
+  tj_aggregated_stats stats;
+  tj_polled_event polled;
+  tj_generate_result result;
+  tj_query query;
+  tj_store *closed = check_open(":memory:");
+  tj_bus_queue *queue = opened_queue();
+  CHECK_OK(tj_store_close(closed, &error));
+
+  report("untouched", "tj_store_health.out_health");
+  POISON_SIZED(health);
+  LEAVES(health, tj_store_health(NULL, &health, &error), TJ_ERR_INVALID_ARGUMENT, "store");
+  health.struct_size = 3;
+  LEAVES(health, tj_store_health(store, &health, &error), TJ_ERR_INVALID_ARGUMENT, "out_health.struct_size");
+
+  report("untouched", "tj_aggregate.out_stats");
+  POISON_SIZED(stats);
+  LEAVES(stats, tj_aggregate(NULL, NULL, &stats, &error), TJ_ERR_INVALID_ARGUMENT, "store");
+  LEAVES(stats, tj_aggregate(closed, NULL, &stats, &error), TJ_ERR_CLOSED, NULL);
+  query = good_query;
+  query.struct_size = 0;
+  LEAVES(stats, tj_aggregate(store, &query, &stats, &error), TJ_ERR_INVALID_ARGUMENT, "query.struct_size");
+  query = good_query;
+  query.since = NAN;
+  LEAVES(stats, tj_aggregate(store, &query, &stats, &error), TJ_ERR_INVALID_ARGUMENT, "since");
+  query.since = -1.0;
+  LEAVES(stats, tj_aggregate(store, &query, &stats, &error), TJ_ERR_INVALID_ARGUMENT, "since");
+  query = good_query;
+  query.until = INFINITY;
+  LEAVES(stats, tj_aggregate(store, &query, &stats, &error), TJ_ERR_INVALID_ARGUMENT, "until");
+  query = good_query;
+  query.agent = "\xFF";
+  LEAVES(stats, tj_aggregate(store, &query, &stats, &error), TJ_ERR_INVALID_ARGUMENT, "agent");
+  query = good_query;
+  query.outcome_mask = 1u << 5;
+  LEAVES(stats, tj_aggregate(store, &query, &stats, &error), TJ_ERR_INVALID_ARGUMENT, "outcome_mask");
+  stats.struct_size = 1;
+  LEAVES(stats, tj_aggregate(store, NULL, &stats, &error), TJ_ERR_INVALID_ARGUMENT, "out_stats.struct_size");
+
+  report("untouched", "tj_bus_poll.out_polled");
+  POISON_SIZED(polled);
+  LEAVES(polled, tj_bus_poll(NULL, 0, &polled, &error), TJ_ERR_INVALID_ARGUMENT, "queue");
+  LEAVES(polled, tj_bus_poll(queue, 0, &polled, &error), TJ_ERR_TIMEOUT, NULL);
+  CHECK_OK(tj_bus_publish("waiting", NULL, &error));
+  polled.struct_size = 0;
+  LEAVES(polled, tj_bus_poll(queue, 0, &polled, &error), TJ_ERR_INVALID_ARGUMENT, "out_polled.struct_size");
+  polled.struct_size = offsetof(tj_polled_event, owner);
+  LEAVES(polled, tj_bus_poll(queue, 0, &polled, &error), TJ_ERR_INVALID_ARGUMENT, "out_polled.struct_size");
+  {
+    tj_polled_event taken = TJ_POLLED_EVENT_INIT; /* a refused poll takes nothing out */
+    CHECK_OK(tj_bus_poll(queue, 0, &taken, &error));
+    tj_polled_event_free(&taken);
+  }
+  CHECK_OK(tj_bus_queue_close(queue, &error));
+  POISON_SIZED(polled);
+  LEAVES(polled, tj_bus_poll(queue, 0, &polled, &error), TJ_ERR_CLOSED, NULL);
+  tj_bus_queue_free(queue);
+
+  report("untouched", "tj_instrumented_generate.out_result");
+  {
+    tj_engine engine = good_engine;
+    tj_generate_request request = good_request;
+    POISON_SIZED(result);
+    LEAVES(result, tj_instrumented_generate(NULL, &request, &result, &error), TJ_ERR_INVALID_ARGUMENT, "engine");
+    LEAVES(result, tj_instrumented_generate(&engine, NULL, &result, &error), TJ_ERR_INVALID_ARGUMENT, "request");
+    request.model = "";
+    LEAVES(result, tj_instrumented_generate(&engine, &request, &result, &error), TJ_ERR_INVALID_ARGUMENT, "model");
+    request = good_request;
+    request.extra_json = "[]";
+    LEAVES(result, tj_instrumented_generate(&engine, &request, &result, &error), TJ_ERR_INVALID_ARGUMENT, "extra_json");
+    request = good_request;
+    engine.struct_size = 1;
+    LEAVES(result, tj_instrumented_generate(&engine, &request, &result, &error), TJ_ERR_INVALID_ARGUMENT,
+           "engine.struct_size");
+    engine = good_engine;
+    engine.engine_id = "\xFF";
+    LEAVES(result, tj_instrumented_generate(&engine, &request, &result, &error), TJ_ERR_INVALID_ARGUMENT, "engine_id");
+    engine = good_engine;
+    engine.generate = fail_with_7;
+    memcpy(before, &result, sizeof result);
+    CHECK_ENGINE_FAILS(tj_instrumented_generate(&engine, &request, &result, &error), 7, "engine");
+    CHECK(memcmp(before, &result, sizeof result) == 0);
+    engine = good_engine;
+    result.struct_size = SIZE_MAX;
+    LEAVES(result, tj_instrumented_generate(&engine, &request, &result, &error), TJ_ERR_INVALID_ARGUMENT,
+           "out_result.struct_size");
+  }
+}
+
+static void failure_leaves_handles_untouched(void) {
+  tj_bus_queue *queue;
+  tj_call *call;
+  tj_generate_request request = good_request;
+
+  report("untouched", "tj_bus_queue_open.out_queue");
+  POISON(queue);
+  LEAVES(queue, tj_bus_queue_open(0, 1, &queue, &error), TJ_ERR_INVALID_ARGUMENT, "event_mask");
+  LEAVES(queue, tj_bus_queue_open(1, 0, &queue, &error), TJ_ERR_INVALID_ARGUMENT, "capacity");
+  LEAVES(queue, tj_bus_queue_open(1, (1u << 20) + 1, &queue, &error), TJ_ERR_INVALID_ARGUMENT, "capacity");
+  CHECK_OK(tj_bus_queue_open(1, 1u << 20, &queue, &error));
+  tj_bus_queue_free(queue);
+
+  report("untouched", "tj_call_begin.out_call");
+  POISON(call);
+  LEAVES(call, tj_call_begin("engine", NULL, &call, &error), TJ_ERR_INVALID_ARGUMENT, "request");
+  LEAVES(call, tj_call_begin("\xFF", &request, &call, &error), TJ_ERR_INVALID_ARGUMENT, "engine_id");
+  request.model = NULL;
+  LEAVES(call, tj_call_begin("engine", &request, &call, &error), TJ_ERR_INVALID_ARGUMENT, "model");
+  request = good_request;
+  request.extra_json = "{]";
+  LEAVES(call, tj_call_begin("engine", &request, &call, &error), TJ_ERR_INVALID_ARGUMENT, "extra_json");
+  request = good_request;
+  request.struct_size = 0;
+  LEAVES(call, tj_call_begin("engine", &request, &call, &error), TJ_ERR_INVALID_ARGUMENT, "request.struct_size");
+}
+
+int main(int argc, char **argv) {
+  static const check_test tests[] = {
+      {"failure leaves what open gives untouched", failure_leaves_what_open_gives_untouched},
+      {"failure leaves numbers untouched", failure_leaves_numbers_untouched},
+      {"failure leaves structs untouched", failure_leaves_structs_untouched},
+      {"failure leaves handles untouched", failure_leaves_handles_untouched},
+  };
+  int result;
+  store = check_open(":memory:");
+  result = CHECK_MAIN(tests);
+  return tj_store_close(store, NULL) == TJ_OK ? result : 1;
+}
