@@ -9,6 +9,7 @@
 //! mode), after what this process has recorded was committed.
 
 mod commit;
+mod fault;
 mod health;
 mod inherited;
 mod journal;
@@ -408,16 +409,4 @@ impl Drop for Store {
 
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the store is closed")
-}
-
-/// What SQLite says, in the house's words. `doing` completes "while …".
-fn database_error(doing: &str, error: &rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode::*;
-    let kind = match error.sqlite_error_code() {
-        Some(DatabaseBusy | DatabaseLocked) => ErrorKind::Busy,
-        Some(DiskFull) => ErrorKind::Full,
-        Some(DatabaseCorrupt | NotADatabase) => ErrorKind::Corrupt,
-        _ => ErrorKind::Io,
-    };
-    Error::new(kind, format!("while {doing}: {error}"))
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::{Connection, OpenFlags};
 
 use super::writer::Writer;
-use super::{Durability, StoreOptions, database_error, schema};
+use super::{Durability, StoreOptions, fault, schema};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A database that is open.
@@ -36,7 +36,7 @@ pub(super) fn open(path: &str, options: &StoreOptions) -> Result<Opened> {
         return Ok(Opened { writer: Some(Writer::new(connection)), reader: None, path: None });
     }
     // SQLite remembers the path that it was given; the process may change its folder.
-    let absolute = std::path::absolute(path).map_err(|error| io(Path::new(path), &error))?;
+    let absolute = std::path::absolute(path).map_err(|error| fault::io(Path::new(path), &error))?;
     let timeout = Duration::from_millis(options.busy_timeout_ms.into());
     if options.read_only {
         check_file(&absolute)?.ok_or_else(|| Error::new(ErrorKind::Io, format!("{path}: does not exist")))?;
@@ -46,7 +46,7 @@ pub(super) fn open(path: &str, options: &StoreOptions) -> Result<Opened> {
     }
     make_file(&absolute)?;
     // Whatever links lead here, the journals are to lie beside the file itself, as SQLite's own do.
-    let real = fs::canonicalize(&absolute).map_err(|error| io(&absolute, &error))?;
+    let real = fs::canonicalize(&absolute).map_err(|error| fault::io(&absolute, &error))?;
     // If this fails a file that was made stays, empty: another process may have it open already.
     let (writer, reader) = open_file(&real, options, timeout)?;
     Ok(Opened { writer: Some(writer), reader: Some(Reader::Kept(reader)), path: Some(real) })
@@ -85,7 +85,7 @@ fn prepare(connection: &mut Connection, durability: Durability) -> Result<()> {
     // 8 MiB of cache: the indexes' pages stay in memory at any number of records that come in the order of time.
     let pragmas =
         format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -8192;");
-    connection.execute_batch(&pragmas).map_err(|error| database_error("switching to WAL mode", &error))?;
+    connection.execute_batch(&pragmas).map_err(|error| fault::database("switching to WAL mode", &error))?;
     schema::migrate(connection)
 }
 
@@ -95,14 +95,18 @@ fn make_file(path: &Path) -> Result<()> {
         return Ok(());
     }
     if let Some(folder) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| io(folder, &error))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|error| fault::io(folder, &error))?;
     }
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            check_file(path)?.ok_or_else(|| io(path, &error)) // another process was first
+            check_file(path)?.ok_or_else(|| fault::io(path, &error)) // another process was first
         }
-        Err(error) => Err(io(path, &error)),
+        Err(error) => Err(fault::io(path, &error)),
     }
 }
 
@@ -112,7 +116,7 @@ fn check_file(path: &Path) -> Result<Option<()>> {
     let link = match fs::symlink_metadata(path) {
         Ok(link) => link,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(path, &error)),
+        Err(error) => return Err(fault::io(path, &error)),
     };
     if link.is_symlink() && link.uid() != crate::os::user() {
         return refuse("is a symbolic link that another user owns");
@@ -124,7 +128,7 @@ fn check_file(path: &Path) -> Result<Option<()>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             refuse("is a symbolic link to a file that does not exist")
         }
-        Err(error) => Err(io(path, &error)),
+        Err(error) => Err(fault::io(path, &error)),
     }
 }
 
@@ -189,7 +193,7 @@ struct State {
 
 impl State {
     fn of(path: &Path) -> Result<State> {
-        let file = fs::metadata(path).map_err(|error| io(path, &error))?;
+        let file = fs::metadata(path).map_err(|error| fault::io(path, &error))?;
         let has_wal = fs::metadata(wal_of(path)).is_ok_and(|wal| wal.len() > 0);
         Ok(State { has_wal, size: file.len(), modified: file.modified().ok() })
     }
@@ -223,13 +227,5 @@ fn immutable_uri(path: &Path) -> String {
 }
 
 fn cannot_open(path: &str, error: &rusqlite::Error) -> Error {
-    database_error(&format!("opening {path}"), error)
-}
-
-pub(super) fn io(path: &Path, error: &std::io::Error) -> Error {
-    let kind = match error.kind() {
-        std::io::ErrorKind::StorageFull => ErrorKind::Full,
-        _ => ErrorKind::Io,
-    };
-    Error::new(kind, format!("{}: {error}", path.display()))
+    fault::database(&format!("opening {path}"), error)
 }

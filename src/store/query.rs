@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
-use super::{database_error, row, schema::Columns};
+use super::{fault, row, schema::Columns};
 use crate::error::{Error, Result};
 use crate::record::Outcome;
 use crate::stats::{Aggregate, Cells};
@@ -107,7 +107,7 @@ pub(super) fn count(connection: &Connection) -> Result<u64> {
         return Ok(0);
     }
     let count = connection.query_row("SELECT COUNT(*) FROM telemetry", [], |row| row.get::<_, i64>(0));
-    count.map(|count| count as u64).map_err(|error| database_error("counting", &error))
+    count.map(|count| count as u64).map_err(|error| fault::database("counting", &error))
 }
 
 /// The earliest and the latest timestamp; `NAN` if there are no records.
@@ -119,7 +119,7 @@ pub(super) fn span(connection: &Connection) -> Result<(f64, f64)> {
     let end = |sql: &str| {
         let time = connection.query_row(sql, [], |row| row.get::<_, Option<f64>>(0));
         time.map(|time| time.unwrap_or(f64::NAN))
-            .map_err(|error| database_error("reading the time span", &error))
+            .map_err(|error| fault::database("reading the time span", &error))
     };
     Ok((end("SELECT MIN(timestamp) FROM telemetry")?, end("SELECT MAX(timestamp) FROM telemetry")?))
 }
@@ -133,7 +133,7 @@ pub(super) fn aggregate(connection: &Connection, query: &Query<'_>) -> Result<Ag
             row::TALLIED.iter().map(|column| columns.or_default(column, "NULL")).collect();
         let (conditions, parameters) = query.conditions(&columns);
         let sql = format!("SELECT {} FROM telemetry{conditions}", tallied.join(", "));
-        let during = |error| database_error("aggregating", &error);
+        let during = |error| fault::database("aggregating", &error);
         let mut statement = connection.prepare_cached(&sql).map_err(during)?;
         let mut rows = statement.query(rusqlite::params_from_iter(parameters)).map_err(during)?;
         while let Some(row) = rows.next().map_err(during)? {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::database_error;
+use super::fault;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The version of this schema, in SQLite's `user_version`. The reference leaves that at 0.
@@ -116,7 +116,7 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
     if version(connection)? == VERSION && Columns::of(connection)?.is_complete() {
         return Ok(());
     }
-    let during = |error| database_error("preparing the database's tables", &error);
+    let during = |error| fault::database("preparing the database's tables", &error);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(during)?;
     let present = Columns::of(&transaction)?; // again: another process may have been first
     let mut sql = String::new();
@@ -142,7 +142,7 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
 fn version(connection: &Connection) -> Result<i64> {
     connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
-        .map_err(|error| database_error("reading the database's version", &error))
+        .map_err(|error| fault::database("reading the database's version", &error))
 }
 
 /// The columns that the table `telemetry` has; none if there is no such table.
@@ -156,7 +156,7 @@ impl Columns {
                 .query_map([], |row| row.get(0))?
                 .collect()
         };
-        names().map(Columns).map_err(|error| database_error("reading the database's tables", &error))
+        names().map(Columns).map_err(|error| fault::database("reading the database's tables", &error))
     }
 
     pub(super) fn is_empty(&self) -> bool {

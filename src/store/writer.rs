@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::journal::{Journal, Stray};
-use super::{database_error, row};
+use super::{fault, row};
 use crate::error::{Error, Result};
 use crate::record::Record;
 
@@ -47,7 +47,7 @@ impl Writer {
 
     /// Inserts a settled record and commits it.
     pub(super) fn insert(&mut self, record: &Record<'_>) -> Result<()> {
-        insert(&self.connection, record).map_err(|error| database_error("recording", &error))
+        insert(&self.connection, record).map_err(|error| fault::database("recording", &error))
     }
 
     /// From now on [`Writer::commit`] empties this journal, which is new.
@@ -63,7 +63,7 @@ impl Writer {
     /// Commits what is in the journal before `upto`, a batch at a time, each batch with the position that it reaches. On
     /// failure what has not been committed is still in the journal.
     pub(super) fn commit(&mut self, journal: &Journal, upto: u64) -> Result<Written> {
-        let during = |error| database_error("committing the journal", &error);
+        let during = |error| fault::database("committing the journal", &error);
         let mut written = Written::default();
         while self.position < upto {
             let transaction =
@@ -96,7 +96,7 @@ impl Writer {
     /// Takes over what a dead process left, once: its records and the position behind them in one transaction. Gives how
     /// many records there were, and how much was damaged.
     pub(super) fn adopt(&mut self, stray: Stray) -> Result<(u64, u64)> {
-        let during = |error| database_error("taking over a journal", &error);
+        let during = |error| fault::database("taking over a journal", &error);
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(during)?;
         let committed = position_of(&transaction, stray.name()).map_err(during)?;
@@ -132,12 +132,12 @@ impl Writer {
 
     fn delete(&mut self, sql: &str, parameters: impl rusqlite::Params) -> Result<u64> {
         let deleted = self.connection.execute(sql, parameters);
-        deleted.map(|rows| rows as u64).map_err(|error| database_error("deleting records", &error))
+        deleted.map(|rows| rows as u64).map_err(|error| fault::database("deleting records", &error))
     }
 
     /// Closes the connection. `journal`: it is empty, and goes.
     pub(super) fn close(self, journal: Option<&Journal>) -> Result<()> {
-        let during = |error| database_error("closing the database", &error);
+        let during = |error| fault::database("closing the database", &error);
         if let Some(journal) = journal {
             journal.remove();
             forget(&self.connection, journal.name()).map_err(during)?;

@@ -75,13 +75,13 @@ impl Journal {
             let locked = match Locked::create(&path, words as u64 * 8) {
                 Ok(locked) => locked,
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(super::open::io(&path, &error)),
+                Err(error) => return Err(super::fault::io(&path, &error)),
             };
             let map = match Map::new(locked.file(), words) {
                 Ok(map) => Arc::new(map),
                 Err(error) => {
                     let _ = fs::remove_file(&path);
-                    return Err(super::open::io(&path, &error));
+                    return Err(super::fault::io(&path, &error));
                 }
             };
             let seed = random() as u32;
@@ -261,7 +261,7 @@ impl Stray {
     /// it is no journal that this version reads; it is left as it is.
     pub(crate) fn take(database: &Path, name: &str) -> Result<Option<Stray>> {
         let path = beside(database, name);
-        let io = |error: &std::io::Error| super::open::io(&path, error);
+        let io = |error: &std::io::Error| super::fault::io(&path, error);
         let refuse = |what: &str| Error::new(ErrorKind::Corrupt, format!("{}: {what}", path.display()));
         let metadata = match fs::symlink_metadata(&path) {
             Ok(metadata) => metadata,
