@@ -9,12 +9,9 @@ use once_cell::race::OnceBox;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The wall clock, Unix seconds.
+/// The wall clock, Unix seconds; 0 for a clock that says it is before 1970.
 pub(crate) fn wall_clock() -> f64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => since.as_secs_f64(),
-        Err(before) => -before.duration().as_secs_f64(),
-    }
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// A process, told from the one it was forked from.

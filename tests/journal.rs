@@ -249,6 +249,17 @@ fn what_is_no_journal_is_reported_and_left_as_it_is() {
 }
 
 #[test]
+fn what_a_process_left_that_died_in_making_a_journal_is_swept() {
+    let folder = scratch();
+    let half_made = folder.path().join("x.db-tj-0123456789abcdef.new");
+    fs::write(&half_made, vec![0; 4096]).unwrap();
+    let store = open(&folder.path().join("x.db"), patient());
+    assert!(!half_made.exists());
+    assert_eq!(store.health().unwrap().damaged_journals, 0);
+    store.close().unwrap();
+}
+
+#[test]
 fn while_another_process_holds_the_database_records_wait_and_then_go_there_by_themselves() {
     let folder = scratch();
     let database = folder.path().join("locked.db");

@@ -134,7 +134,7 @@ fn check(told: &Told, rows: &BTreeMap<String, Vec<u32>>, when: &str) {
     }
 }
 
-fn kill_rounds(rounds: u64, writers: usize) {
+fn kill_rounds(rounds: u64, writers: usize, delays: &[u64]) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let database = folder.path().join("killed.db");
     let mut told = Told::default();
@@ -142,8 +142,7 @@ fn kill_rounds(rounds: u64, writers: usize) {
     for round in 0..rounds {
         let victims: Vec<_> =
             (0..writers).map(|writer| spawn(&database, &format!("{round}.{writer}"))).collect();
-        // From "before it has opened the database" to "in the thick of it".
-        let delay = [0, 3, 6, 9, 12, 20, 35, 60][(round % 8) as usize] + round * 7 % 5;
+        let delay = delays[round as usize % delays.len()] + round * 7 % 5;
         std::thread::sleep(Duration::from_millis(delay));
         for mut victim in victims {
             victim.kill().unwrap();
@@ -173,12 +172,20 @@ fn kill_rounds(rounds: u64, writers: usize) {
     assert!(interrupted > 0, "no call was ever interrupted");
 }
 
+/// From "before it has opened the database" to "in the thick of it".
+const ANY: [u64; 8] = [0, 3, 6, 9, 12, 20, 35, 60];
+
 #[test]
 fn killed_at_any_instant() {
-    kill_rounds(200, 1);
+    kill_rounds(200, 1, &ANY);
 }
 
 #[test]
 fn killed_at_any_instant_with_two_writers() {
-    kill_rounds(50, 2);
+    kill_rounds(50, 2, &ANY);
+}
+
+#[test]
+fn killed_while_four_open_the_database_and_take_over_what_others_left() {
+    kill_rounds(60, 4, &[2, 4, 8, 14, 30]);
 }

@@ -3,9 +3,11 @@
 //! caller, of whom one commits for all that wait.
 
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use once_cell::race::OnceBox;
 
 use super::health::Tally;
 use super::inherited::Inside;
@@ -13,6 +15,7 @@ use super::journal::{self, Journal, Stray};
 use super::writer::Writer;
 use super::{Store, closed};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::PerProcess;
 use crate::sync::lock;
 
 impl Store {
@@ -64,8 +67,16 @@ impl Store {
     }
 }
 
+/// Held while a store is opened. Two threads that made and took over journals at the same time could take each other's
+/// lock away: POSIX's are the process's.
+pub(super) fn opening() -> MutexGuard<'static, ()> {
+    static OPENING: OnceBox<PerProcess<Mutex<()>>> = OnceBox::new();
+    lock(PerProcess::current(&OPENING, |_| Mutex::default()))
+}
+
 /// Takes over the journals of dead processes. What cannot be taken over is left where it is, and shows in the health.
 pub(super) fn adopt(database: &Path, writer: &mut Writer, tally: &Tally) {
+    journal::sweep(database);
     for name in journal::names_beside(database) {
         let adopted = Stray::take(database, &name).and_then(|stray| match stray {
             Some(stray) => writer.adopt(stray),

@@ -118,6 +118,7 @@ impl Store {
     pub fn open(path: &str, options: &StoreOptions) -> Result<Arc<Store>> {
         let process = Process::current(); // before anything that a fork could tear
         inherited::close(path)?;
+        let opening = commit::opening();
         let _inside = Inside::enter();
         let mut opened = open::open(path, options)?;
         let tally = Tally::default();
@@ -130,6 +131,7 @@ impl Store {
             }
             _ => None,
         };
+        drop(opening);
         let has_journal = journal.is_some();
         let store = Arc::new(Store {
             process,
@@ -361,12 +363,19 @@ impl OpenCall for KeptCall {
         }
     }
 
-    fn ended(self: Box<Self>, record: &Record<'_>) {
-        if self.store.process.check("the store").is_err() {
-            return;
+    fn ended(mut self: Box<Self>, record: &Record<'_>) {
+        if self.store.process.check("the store").is_ok() && self.store.write(record, self.slot).is_ok() {
+            self.slot = None; // freed with its record; any other outcome is accounted for in the health
         }
-        let written = self.store.write(record, self.slot); // accounted for in the health
-        if let (Some(slot), Err(_)) = (self.slot, written) {
+    }
+}
+
+impl Drop for KeptCall {
+    fn drop(&mut self) {
+        if self.store.process.check("the store").is_err() {
+            return; // a forked child: the call and its slot are the parent's
+        }
+        if let Some(slot) = self.slot {
             // The caller goes on without its record; the slot goes on without the call.
             let journal = self.store.journal.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             if let Some(journal) = journal.as_ref() {

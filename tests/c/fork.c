@@ -335,6 +335,7 @@ static void a_parent_outlives_the_childs_store(void) {
 static void record_while_the_grandparent_records(void) {
   tj_store *own = check_open(check_path("orphan"));
   record_into(own, "the orphan's");
+  CHECK_OK(tj_store_flush(own, &error)); /* other processes see it now, and not within commit_interval_ms */
   tell(to_parent); /* the parent may die, and the grandparent open the database */
   hear_from(to_child);
   record_into(own, "the orphan's");

@@ -53,9 +53,10 @@ pub fn compile(source: &Path, into: &Path, flags: &[&str]) -> PathBuf {
     program
 }
 
-/// The linker's argument by which a program finds the shared library of this test run.
+/// The linker's argument by which a program finds the shared library of this test run. Old-style, because that comes before
+/// LD_LIBRARY_PATH, where cargo puts folders in which an older library may lie.
 pub fn rpath() -> String {
-    format!("-Wl,-rpath,{}", library().display())
+    format!("-Wl,--disable-new-dtags,-rpath,{}", library().display())
 }
 
 /// Runs a command to success and gives what it printed.
@@ -71,8 +72,11 @@ pub fn run(command: &mut Command) -> String {
     stdout
 }
 
-/// Runs a command to whatever end.
+/// Runs a command to whatever end. It does not see cargo's LD_LIBRARY_PATH: see [`rpath`].
 pub fn outcome(command: &mut Command) -> Output {
+    if !command.get_envs().any(|(name, _)| name == "LD_LIBRARY_PATH") {
+        command.env_remove("LD_LIBRARY_PATH");
+    }
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 

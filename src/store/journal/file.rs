@@ -48,8 +48,9 @@ pub(super) fn is_locked_here(identity: Identity) -> bool {
 }
 
 impl Locked {
-    /// Makes a file of that size that this user alone can read, and locks it. A full disk shows here, not later.
-    pub(super) fn create(path: &Path, bytes: u64) -> io::Result<Locked> {
+    /// Makes a file of that size that this user alone can read, and locks it; `None` if another process was quicker. A full
+    /// disk shows here, not later.
+    pub(super) fn create(path: &Path, bytes: u64) -> io::Result<Option<Locked>> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -63,7 +64,7 @@ impl Locked {
         if locked.is_err() {
             let _ = std::fs::remove_file(path);
         }
-        locked?.ok_or_else(|| io::Error::other("a new file is locked by another process"))
+        locked
     }
 
     /// Locks an open file; `None` if another process has.
@@ -113,20 +114,23 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// Maps a file of `words` words, all pages present: a page fault in recording would be its cost many times over.
+    /// Maps a file of `words` words, all pages present and writable: a page fault in recording would be its cost many
+    /// times over.
     pub(super) fn new(file: &File, words: usize) -> io::Result<Map> {
-        #[cfg(target_os = "linux")]
-        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
-        #[cfg(not(target_os = "linux"))]
-        let flags = libc::MAP_SHARED;
         // SAFETY: a fresh mapping of an open file; no existing memory is touched.
         let at = unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(std::ptr::null_mut(), words * 8, protection, flags, file.as_raw_fd(), 0)
+            libc::mmap(std::ptr::null_mut(), words * 8, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
+        // Linux 5.14. Where it is not known, the first lap of the ring takes the faults.
+        #[cfg(target_os = "linux")]
+        // SAFETY: the mapping made above, whole; its contents stay as they are.
+        unsafe {
+            libc::madvise(at, words * 8, libc::MADV_POPULATE_WRITE)
+        };
         Ok(Map { at: at.cast(), words })
     }
 

@@ -13,7 +13,7 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    const SHORT: usize = 1024;
+    const SHORT: usize = 512;
 
     pub(crate) fn new() -> Buffer {
         Buffer { short: [0; Buffer::SHORT], used: 0, long: Vec::new() }

@@ -45,6 +45,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"TJOURNAL");
 const VERSION: u64 = 1;
 const HEADER: usize = 512;
 const SLOTS: usize = 512;
+/// Behind the name of a journal that is being made.
+const MAKING: &str = ".new";
 /// The only kind of frame there is yet.
 const RECORD: u8 = 1;
 /// The smallest and the largest ring, in bytes.
@@ -71,25 +73,30 @@ impl Journal {
         let words = HEADER + slot_words + ring_words;
         loop {
             let name = format!("{:016x}", random());
-            let path = beside(database, &name);
-            let locked = match Locked::create(&path, words as u64 * 8) {
-                Ok(locked) => locked,
+            // Made under another name, because whoever finds it unlocked under its own takes its process for dead.
+            let (path, making) = (beside(database, &name), beside(database, &(name.clone() + MAKING)));
+            let failed = |error: std::io::Error| {
+                let _ = fs::remove_file(&making);
+                super::fault::io(&path, &error)
+            };
+            let locked = match Locked::create(&making, words as u64 * 8) {
+                Ok(Some(locked)) => locked,
+                Ok(None) => continue,
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(super::fault::io(&path, &error)),
             };
-            let map = match Map::new(locked.file(), words) {
-                Ok(map) => Arc::new(map),
-                Err(error) => {
-                    let _ = fs::remove_file(&path);
-                    return Err(super::fault::io(&path, &error));
-                }
-            };
+            let map = Arc::new(Map::new(locked.file(), words).map_err(failed)?);
             let seed = random() as u32;
             let header = Part::new(&map, 0, HEADER);
             let header: &[AtomicU64] = std::borrow::Borrow::borrow(&header);
             let description = [MAGIC, VERSION, ring_words as u64, slot_words as u64, seed.into()];
             for (word, value) in header.iter().zip(description).rev() {
                 word.store(value, Ordering::Release); // the magic number last
+            }
+            match fs::rename(&making, &path) {
+                Ok(()) => (),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue, // swept before it was locked
+                Err(error) => return Err(failed(error)),
             }
             return Ok(Journal {
                 slots: Slots::new(Part::new(&map, HEADER, slot_words)),
@@ -234,19 +241,39 @@ pub(crate) struct Stray {
 
 /// The names of the journals beside a database.
 pub(crate) fn names_beside(database: &Path) -> Vec<String> {
+    names_ending(database, "")
+}
+
+fn names_ending(database: &Path, end: &str) -> Vec<String> {
     let (Some(folder), Some(file)) = (database.parent(), database.file_name()) else { return Vec::new() };
-    let prefix = {
-        let mut prefix = file.to_owned();
-        prefix.push("-tj-");
-        prefix
-    };
+    let prefix = format!("{}-tj-", file.to_string_lossy());
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let name_of = |entry: fs::DirEntry| {
-        let name = entry.file_name().into_string().ok()?;
-        let name = name.strip_prefix(prefix.to_str()?)?;
+        let file = entry.file_name();
+        let name = file.to_str()?.strip_prefix(&prefix)?.strip_suffix(end)?;
         (name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| name.to_owned())
     };
     entries.flatten().filter_map(name_of).collect()
+}
+
+/// Deletes what processes left that died in making a journal: nothing was in it.
+pub(crate) fn sweep(database: &Path) {
+    for name in names_ending(database, MAKING) {
+        let path = beside(database, &(name + MAKING));
+        let is_ours =
+            fs::symlink_metadata(&path).is_ok_and(|file| file.is_file() && file.uid() == crate::os::user());
+        if is_ours
+            && let Ok(file) = open_quietly(&path)
+            && let Ok(Some(_locked)) = Locked::lock(file)
+        {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+fn open_quietly(path: &Path) -> std::io::Result<fs::File> {
+    let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
 }
 
 fn beside(database: &Path, name: &str) -> PathBuf {
@@ -281,15 +308,7 @@ impl Stray {
         if file::is_locked_here(Identity::of(&metadata)) {
             return Ok(None);
         }
-        let options = {
-            let mut options = OpenOptions::new();
-            options
-                .read(true)
-                .write(true)
-                .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
-            options
-        };
-        let file = match options.open(&path) {
+        let file = match open_quietly(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(&error)),
