@@ -436,7 +436,9 @@ tj_status tj_store_flush(struct tj_store *store, tj_error *error);
  * journal, and in the database within commit_interval_ms, or as soon as this process asks it anything.
  *
  * TJ_OK; TJ_ERR_INVALID_ARGUMENT: the message names the field; TJ_ERR_READ_ONLY; TJ_ERR_CLOSED; TJ_ERR_FORKED;
- * TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_IO. On failure nothing was recorded, and tj_store_health counts it.
+ * TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_IO. On failure nothing was recorded, and tj_store_health counts it. One exception: under
+ * TJ_DURABILITY_POWER the last three can mean that the record is in the journal and not on the disk yet. It will be, by
+ * itself, and counts as recorded (tj_health.waiting): do not record it again.
  */
 tj_status tj_record(struct tj_store *store,
                     const tj_telemetry_record *record,

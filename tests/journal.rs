@@ -352,6 +352,16 @@ fn with_power_durability_a_returned_record_is_committed() {
         }
     });
     assert_eq!(committed(&database).len(), 161);
+
+    // Held up by another process, it says so, and the record is not lost: it waits.
+    let holder = rusqlite::Connection::open(&database).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(record(&store, 1000).unwrap_err().kind, ErrorKind::Busy);
+    let health = store.health().unwrap();
+    assert_eq!((health.recorded, health.committed, health.failed), (162, 161, 0));
+    holder.execute_batch("ROLLBACK").unwrap();
+    store.flush().unwrap();
+    assert_eq!(committed(&database).last().unwrap(), "r1000");
 }
 
 #[test]

@@ -21,7 +21,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use rusqlite::Connection;
 
@@ -171,7 +171,7 @@ impl Store {
         let _inside = Inside::enter();
         // The writer's connection last: the last one to go checkpoints, and the reader's could not.
         drop(lock(&self.reader).take());
-        let journal = self.journal.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let journal = self.journal.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(writer) = lock(&self.writer).take() else { return committed };
         // A journal that could not be committed stays, for whoever opens the database next.
         let closed = writer.close(journal.as_ref().filter(|_| committed.is_ok()));
@@ -187,7 +187,7 @@ impl Store {
     /// Records one call.
     pub fn record(&self, record: &Record<'_>) -> Result<()> {
         match self.check_writable() {
-            Ok(()) => self.write(record, None),
+            Ok(()) => self.write(record, &mut None),
             Err(error) => {
                 if error.kind != ErrorKind::Forked {
                     self.tally.failed(&error);
@@ -197,36 +197,46 @@ impl Store {
         }
     }
 
-    /// `slot`: the record ends the call that is in that slot of the journal.
-    fn write(&self, record: &Record<'_>, slot: Option<usize>) -> Result<()> {
+    /// `slot`: the record ends the call that is in that slot of the journal. Taken when the slot is free again.
+    fn write(&self, record: &Record<'_>, slot: &mut Option<usize>) -> Result<()> {
         let settled = record.settled(wall_clock).map_err(|refusal| self.refused(refusal))?;
-        let result = self.keep_settled(&settled, slot);
-        match &result {
-            Ok(()) => self.tally.recorded(),
-            Err(error) if error.kind == ErrorKind::InvalidArgument => self.tally.refused(error),
-            Err(error) => self.tally.failed(error),
+        let position = match self.keep_settled(&settled, slot) {
+            Ok(position) => position,
+            Err(error) => {
+                match error.kind {
+                    ErrorKind::InvalidArgument => self.tally.refused(&error),
+                    _ => self.tally.failed(&error),
+                }
+                return Err(error);
+            }
+        };
+        self.tally.recorded();
+        match position {
+            Some(position) if self.options.durability == Durability::Power => self.commit_past(position),
+            _ => Ok(()),
         }
-        result
     }
 
-    fn keep_settled(&self, record: &Record<'_>, slot: Option<usize>) -> Result<()> {
-        let position = loop {
-            let journal = self.journal.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    /// Gives the record's position in the journal, if that is where it is.
+    fn keep_settled(&self, record: &Record<'_>, slot: &mut Option<usize>) -> Result<Option<u64>> {
+        loop {
+            let journal = self.journal();
             let Some(journal) = journal.as_ref() else {
                 self.with_writer(|writer| writer.insert(record))?;
                 self.tally.committed(1);
-                return Ok(());
+                return Ok(None);
             };
-            let appended = match slot {
+            let appended = match *slot {
                 Some(slot) => journal.end(slot, record)?,
                 None => journal.append(record)?,
             };
             match appended {
                 Some(position) => {
+                    *slot = None;
                     if journal.is_half_full() {
                         self.wake_committer();
                     }
-                    break position;
+                    return Ok(Some(position));
                 }
                 None if self.options.overflow == Overflow::Reject => {
                     self.wake_committer();
@@ -234,8 +244,7 @@ impl Store {
                 }
                 None => self.commit_from(journal, journal.head())?,
             }
-        };
-        if self.options.durability == Durability::Power { self.commit_past(position) } else { Ok(()) }
+        }
     }
 
     /// Counts a record that was refused, for that reason.
@@ -282,7 +291,7 @@ impl Store {
     pub fn health(&self) -> Result<Health> {
         self.process.check("the store")?;
         let mut health = self.tally.health();
-        let journal = self.journal.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let journal = self.journal();
         (health.journal_used, health.journal_size) = journal.as_ref().map(Journal::usage).unwrap_or_default();
         drop(journal);
         health.database_bytes = self.path.as_ref().map_or(0, |path| open::bytes_of(path));
@@ -303,6 +312,10 @@ impl Store {
             return Err(Error::new(ErrorKind::ReadOnly, "the store was opened with read_only"));
         }
         Ok(())
+    }
+
+    fn journal(&self) -> RwLockReadGuard<'_, Option<Journal>> {
+        self.journal.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with_writer<T>(&self, use_it: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
@@ -340,7 +353,7 @@ impl Recorder for Store {
             self.call_is_over();
             return None;
         }
-        let journal = self.journal.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let journal = self.journal();
         let slot = journal.as_ref().and_then(|journal| journal.begin(call, record));
         drop(journal);
         Some(Box::new(KeptCall { store: self, slot }))
@@ -357,15 +370,15 @@ struct KeptCall {
 impl OpenCall for KeptCall {
     fn told(&self, told: &Told) {
         let Some(slot) = self.slot else { return };
-        let journal = self.store.journal.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let journal = self.store.journal();
         if let Some(journal) = journal.as_ref() {
             journal.tell(slot, told);
         }
     }
 
     fn ended(mut self: Box<Self>, record: &Record<'_>) {
-        if self.store.process.check("the store").is_ok() && self.store.write(record, self.slot).is_ok() {
-            self.slot = None; // freed with its record; any other outcome is accounted for in the health
+        if self.store.process.check("the store").is_ok() {
+            let _ = self.store.write(record, &mut self.slot); // accounted for in the health
         }
     }
 }
@@ -377,7 +390,7 @@ impl Drop for KeptCall {
         }
         if let Some(slot) = self.slot {
             // The caller goes on without its record; the slot goes on without the call.
-            let journal = self.store.journal.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let journal = self.store.journal();
             if let Some(journal) = journal.as_ref() {
                 journal.forget(slot);
             }
