@@ -26,7 +26,7 @@ FEATURES_bundled :=
 FEATURES_system := --no-default-features
 STATIC_REQUIRES_system := sqlite3
 
-.PHONY: help library demo test lint header install uninstall clean
+.PHONY: help library demo test lint header bench install uninstall clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -87,6 +87,16 @@ lint: ## formatting, clippy, documentation, header drift, shell scripts
 
 header: ## include/tokenjoule.h, made again from src/ffi
 	BLESS=1 $(CARGO) test --test header the_committed_header_is_what_cbindgen_makes
+
+BENCH := $(TARGET_DIR)/bench
+
+bench: library ## what recording and asking cost on this machine
+	@mkdir -p $(BENCH)
+	$(CC) -std=c11 -O2 -pthread -D_POSIX_C_SOURCE=200809L -Iinclude benches/store.c -o $(BENCH)/store \
+	  -L$(TARGET_DIR)/release -ltokenjoule -Wl,-rpath,$(abspath $(TARGET_DIR)/release) -lm
+	@for run in "100000 1" "1000000 1" "200000 4"; do \
+	  rm -f $(BENCH)/store.db*; echo; $(BENCH)/store $(BENCH)/store.db $$run || exit 1; \
+	done; rm -f $(BENCH)/store.db*
 
 # ---- installing ------------------------------------------------------------------------------------------------------
 
