@@ -101,8 +101,9 @@ pub unsafe extern "C" fn tj_call_prompt(call: *mut tj_call, prompt_tokens: u64, 
 }
 
 /// Tells that `count` more output tokens exist as of now. The first call gives TTFT; the gap to each later one, divided by
-/// its `count`, is the inter-token latency of each of its tokens. Reads the clock once and allocates nothing. 0, NULL, and a
-/// call that has ended, are ignored. On a GPU call it after the device was synchronised (in llama.cpp: after sampling).
+/// its `count`, is the inter-token latency of each of its tokens. Reads the clock once, and allocates only where a gap is of
+/// another order of magnitude than those before it. 0, NULL, and a call that has ended, are ignored. On a GPU call it after
+/// the device was synchronised (in llama.cpp: after sampling).
 ///
 /// # Safety
 /// `call` is NULL or a call that was not freed.
