@@ -208,16 +208,14 @@ impl Call {
         };
         let record = call.record(Record::default());
         let takers = bus.recorders();
-        let kept_by = takers.iter().filter_map(|taker| taker.clone().call_began(id, &record)).collect();
-        call.kept_by = kept_by;
-        call.started = Instant::now();
+        call.kept_by = takers.iter().filter_map(|taker| taker.clone().call_began(id, &record)).collect();
         if bus.has_subscribers(EventKind::InferenceStart) {
             let data = json!({
                 "model": start.model, "engine": start.engine, "message_count": start.message_count,
             });
             call.notify(EventKind::InferenceStart, None, &data.to_string());
-            call.started = Instant::now(); // what the subscribers took is not the engine's
         }
+        call.started = Instant::now(); // what stores and subscribers took is not the engine's
         Ok(call)
     }
 

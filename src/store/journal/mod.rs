@@ -28,7 +28,7 @@ mod slots;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -299,7 +299,7 @@ impl Stray {
         if kind.is_symlink() {
             return Err(refuse("is a symbolic link, not a journal"));
         }
-        if kind.is_dir() || kind.is_fifo() || !kind.is_file() {
+        if !kind.is_file() {
             return Err(refuse("is not a regular file, so no journal"));
         }
         if metadata.uid() != crate::os::user() {
