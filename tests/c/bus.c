@@ -1,25 +1,12 @@
 /*
  * The event bus: order, re-entrancy, the end of a subscription, many threads.
  */
-#include "check.h"
+#include "custom.h"
 
 #include <pthread.h>
 
 /* Of each thread in the tests with many. */
 static int loops(void) { return check_is_quick ? 25 : 400; }
-
-#define CUSTOM TJ_EVENT_MASK(TJ_EVENT_CUSTOM)
-
-static void publish(const char *name) { CHECK_OK(tj_bus_publish(name, NULL, &error)); }
-
-static uint64_t subscribe(uint64_t mask, tj_event_fn fn, void *user_data, tj_drop_fn drop) {
-  uint64_t subscription = 0;
-  CHECK_OK(tj_bus_subscribe(mask, fn, user_data, drop, &subscription, &error));
-  CHECK(subscription != 0);
-  return subscription;
-}
-
-static void unsubscribe(uint64_t subscription) { CHECK_OK(tj_bus_unsubscribe(subscription, &error)); }
 
 static void ignore_event(const tj_event *event, void *user_data) { (void)event, (void)user_data; }
 

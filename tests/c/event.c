@@ -1,20 +1,7 @@
 /*
  * Events: their numbers and kinds, what the program's own hold, and what the three of a call hold.
  */
-#include "check.h"
-
-#define CUSTOM TJ_EVENT_MASK(TJ_EVENT_CUSTOM)
-
-static void publish(const char *name) { CHECK_OK(tj_bus_publish(name, NULL, &error)); }
-
-static uint64_t subscribe(uint64_t mask, tj_event_fn fn, void *user_data, tj_drop_fn drop) {
-  uint64_t subscription = 0;
-  CHECK_OK(tj_bus_subscribe(mask, fn, user_data, drop, &subscription, &error));
-  CHECK(subscription != 0);
-  return subscription;
-}
-
-static void unsubscribe(uint64_t subscription) { CHECK_OK(tj_bus_unsubscribe(subscription, &error)); }
+#include "custom.h"
 
 /* ---- Numbers and kinds ---- */
 

@@ -1,25 +1,12 @@
 /*
  * Polling the bus: what a queue holds, loses and hands out, and who waits for whom.
  */
-#include "check.h"
+#include "custom.h"
 
 #include <pthread.h>
 
 /* Of each thread in the tests with many. */
 static int loops(void) { return check_is_quick ? 25 : 400; }
-
-#define CUSTOM TJ_EVENT_MASK(TJ_EVENT_CUSTOM)
-
-static void publish(const char *name) { CHECK_OK(tj_bus_publish(name, NULL, &error)); }
-
-static uint64_t subscribe(uint64_t mask, tj_event_fn fn, void *user_data, tj_drop_fn drop) {
-  uint64_t subscription = 0;
-  CHECK_OK(tj_bus_subscribe(mask, fn, user_data, drop, &subscription, &error));
-  CHECK(subscription != 0);
-  return subscription;
-}
-
-static void unsubscribe(uint64_t subscription) { CHECK_OK(tj_bus_unsubscribe(subscription, &error)); }
 
 static tj_bus_queue *open_queue(uint64_t mask, uint32_t capacity) {
   tj_bus_queue *queue = NULL;
