@@ -4,7 +4,7 @@
 //! fields once by their kind; validation, the database's columns and the C door are written over that list.
 
 use crate::error::{Error, Result};
-use crate::sketch::Sketch;
+use crate::sketch::Gaps;
 
 /// A token count that nobody measured. The C ABI calls it `TJ_UNKNOWN`.
 pub const UNKNOWN: u64 = u64::MAX;
@@ -163,7 +163,7 @@ pub struct Record<'a> {
     /// Seconds spent waiting before the engine began.
     pub queue_seconds: f64,
     /// The gaps between the call's tokens in milliseconds, where the call was instrumented. Not part of the C record.
-    pub token_gaps: Option<&'a Sketch>,
+    pub token_gaps: Gaps<'a>,
 }
 
 /// Hands `$visit!` every field of a [`Record`] but `timestamp`, `token_counting_version`, `outcome`, `metadata_json`
@@ -217,7 +217,7 @@ macro_rules! implement_record {
                     token_counting_version: 0,
                     outcome: Outcome::Ok,
                     metadata_json: "",
-                    token_gaps: None,
+                    token_gaps: Gaps::Unknown,
                 }
             }
         }
@@ -309,11 +309,7 @@ impl<'a> Record<'a> {
     /// Time per output token, seconds: (latency − TTFT) / (output tokens − 1). `NAN` for fewer than two tokens or
     /// where a part is unknown. The first token is never counted into a decode rate (vLLM, NVIDIA AIPerf).
     pub fn tpot(&self) -> f64 {
-        if self.completion_tokens == UNKNOWN || self.completion_tokens < 2 {
-            return f64::NAN;
-        }
-        let after_first = self.latency_seconds - self.ttft;
-        if after_first >= 0.0 { after_first / (self.completion_tokens - 1) as f64 } else { f64::NAN }
+        tpot(self.latency_seconds, self.ttft, self.completion_tokens)
     }
 
     /// Decode rate, tokens per second: tokens after the first / decode seconds. `NAN` where a part is unknown.
@@ -326,6 +322,15 @@ impl<'a> Record<'a> {
         }
         (self.completion_tokens - 1) as f64 / self.decode_latency_seconds
     }
+}
+
+/// [`Record::tpot`].
+pub(crate) fn tpot(latency_seconds: f64, ttft: f64, completion_tokens: u64) -> f64 {
+    if completion_tokens == UNKNOWN || completion_tokens < 2 {
+        return f64::NAN;
+    }
+    let after_first = latency_seconds - ttft;
+    if after_first >= 0.0 { after_first / (completion_tokens - 1) as f64 } else { f64::NAN }
 }
 
 fn sum_of_known(prompt: u64, completion: u64) -> u64 {

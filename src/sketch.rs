@@ -13,6 +13,11 @@ const SHIFT: u32 = f64::MANTISSA_DIGITS - 1 - STEP_BITS;
 /// Values outside 2^-40 … 2^40 (a picosecond to 30,000 years) count in the outermost buckets.
 const SMALLEST: f64 = 1.0 / (1u64 << 40) as f64;
 const LARGEST: f64 = (1u64 << 40) as f64;
+const BUCKETS: std::ops::RangeInclusive<u32> = bucket_of(SMALLEST)..=bucket_of(LARGEST);
+
+/// The versions of a sketch's bytes.
+const SPARSE: u8 = 1;
+const DENSE: u8 = 2;
 
 /// Counts, exact extremes and sum of a set of positive values, and their percentiles.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,28 +144,174 @@ impl Sketch {
         })
     }
 
-    /// A compact copy for the database; [`Sketch::from_bytes`] reads it.
+    /// A compact copy for the database; [`Sketch::from_bytes`] reads it, [`Sketch::merge_bytes`] adds it.
     ///
-    /// Version byte 1; count, then minimum, maximum and sum as f64 little-endian; then a pair for each bucket in use:
-    /// its distance from the one before, and its count. Whole numbers are LEB128.
+    /// A version byte; count, then minimum, maximum and sum as f64 little-endian; then the buckets. Version 1: a pair for
+    /// each bucket in use: its distance from the one before, and its count. Version 2, if that is shorter: the first bucket,
+    /// how many there are, the bytes of a count (1, 2, 4 or 8), and every count. Whole numbers are LEB128, counts of
+    /// version 2 little-endian.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![1];
-        put_number(&mut bytes, self.count);
+        let mut bytes = Vec::with_capacity(64);
+        self.write_to(&mut bytes);
+        bytes
+    }
+
+    /// Appends what [`Sketch::to_bytes`] gives.
+    pub(crate) fn write_to(&self, bytes: &mut Vec<u8>) {
+        let version = bytes.len();
+        bytes.push(SPARSE);
+        put_number(bytes, self.count);
         for figure in [self.min, self.max, self.sum.value()] {
             bytes.extend_from_slice(&figure.to_le_bytes());
         }
-        let mut last = 0;
-        for (bucket, count) in (self.first..).zip(&self.counts).filter(|(_, count)| **count > 0) {
-            put_number(&mut bytes, u64::from(bucket - last));
-            put_number(&mut bytes, *count);
-            last = bucket;
+        let buckets = bytes.len();
+        let (mut last, mut begin, mut end, mut largest) = (0, usize::MAX, 0, 0);
+        for (at, count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let bucket = self.first + at as u32;
+            put_number(bytes, u64::from(bucket - last));
+            put_number(bytes, *count);
+            (last, begin, end, largest) = (bucket, begin.min(at), at + 1, largest.max(*count));
         }
-        bytes
+        let width = match largest {
+            0..=0xFF => 1,
+            0x100..=0xFFFF => 2,
+            0x1_0000..=0xFFFF_FFFF => 4,
+            _ => 8,
+        };
+        let used = self.counts.get(begin..end).unwrap_or_default();
+        if 6 + used.len() * width < bytes.len() - buckets {
+            bytes.truncate(buckets);
+            bytes[version] = DENSE;
+            put_number(bytes, u64::from(self.first) + begin as u64);
+            put_number(bytes, used.len() as u64);
+            bytes.push(width as u8);
+            used.iter().for_each(|count| bytes.extend_from_slice(&count.to_le_bytes()[..width]));
+        }
     }
 
     /// Reads [`Sketch::to_bytes`]. Anything else is [`ErrorKind::Corrupt`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Sketch> {
-        read(bytes).ok_or_else(|| Error::new(ErrorKind::Corrupt, "a sketch in the database does not decode"))
+        let mut sketch = Sketch::new();
+        sketch.merge_bytes(bytes)?;
+        Ok(sketch)
+    }
+
+    /// Adds all that the sketch counted that these bytes are of. After [`ErrorKind::Corrupt`] the sum is worthless.
+    pub fn merge_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.merge_checked(bytes)
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "a sketch in the database does not decode"))
+    }
+
+    fn merge_checked(&mut self, bytes: &[u8]) -> Option<()> {
+        let (&version, mut rest) = bytes.split_first()?;
+        let count = take_number(&mut rest)?;
+        let (min, max, sum) = (take_figure(&mut rest)?, take_figure(&mut rest)?, take_figure(&mut rest)?);
+        if count == 0 {
+            return rest.is_empty().then_some(());
+        }
+        if !(min > 0.0 && min <= max && max.is_finite()) {
+            return None;
+        }
+        let total = match version {
+            SPARSE => self.merge_sparse(rest)?,
+            DENSE => self.merge_dense(rest)?,
+            _ => return None,
+        };
+        if total != count {
+            return None;
+        }
+        self.count = self.count.checked_add(count)?;
+        self.min = self.min.min(min);
+        self.max = self.max.max(max);
+        self.sum.add(sum);
+        Some(())
+    }
+
+    fn merge_sparse(&mut self, mut rest: &[u8]) -> Option<u64> {
+        let (mut bucket, mut total) = (0u32, 0u64);
+        while !rest.is_empty() {
+            bucket = bucket.checked_add(u32::try_from(take_number(&mut rest)?).ok()?)?;
+            if !BUCKETS.contains(&bucket) {
+                return None;
+            }
+            let here = take_number(&mut rest)?;
+            total = total.checked_add(here)?;
+            let at = self.room_for(bucket, bucket);
+            self.counts[at] = self.counts[at].checked_add(here)?;
+        }
+        Some(total)
+    }
+
+    fn merge_dense(&mut self, mut rest: &[u8]) -> Option<u64> {
+        let first = u32::try_from(take_number(&mut rest)?).ok()?;
+        let used = u32::try_from(take_number(&mut rest)?).ok()?;
+        let (&width, rest) = rest.split_first()?;
+        let last = first.checked_add(used.checked_sub(1)?)?;
+        if !BUCKETS.contains(&first)
+            || !BUCKETS.contains(&last)
+            || rest.len() != used as usize * width as usize
+        {
+            return None;
+        }
+        let at = self.room_for(first, last);
+        let mine = &mut self.counts[at..][..used as usize];
+        match width {
+            1 => add_counts(mine, rest, |[byte]: [u8; 1]| u64::from(byte)),
+            2 => add_counts(mine, rest, |bytes| u64::from(u16::from_le_bytes(bytes))),
+            4 => add_counts(mine, rest, |bytes| u64::from(u32::from_le_bytes(bytes))),
+            8 => add_counts(mine, rest, u64::from_le_bytes),
+            _ => None,
+        }
+    }
+
+    /// Whether both counted the same values, as far as a sketch tells values apart.
+    pub(crate) fn is_same(&self, other: &Sketch) -> bool {
+        let used = |sketch: &Sketch| -> Vec<(u32, u64)> {
+            (sketch.first..).zip(sketch.counts.iter().copied()).filter(|(_, count)| *count > 0).collect()
+        };
+        let ends = |sketch: &Sketch| (sketch.count, sketch.min.to_bits(), sketch.max.to_bits());
+        ends(self) == ends(other) && used(self) == used(other)
+    }
+
+    /// Forgets everything but the room that was made.
+    pub(crate) fn clear(&mut self) {
+        (self.count, self.min, self.max, self.sum) = (0, f64::INFINITY, f64::NEG_INFINITY, Sum::ZERO);
+        self.counts.fill(0);
+    }
+}
+
+/// Adds counts of a fixed width; gives their sum.
+fn add_counts<const N: usize>(mine: &mut [u64], theirs: &[u8], read: impl Fn([u8; N]) -> u64) -> Option<u64> {
+    let mut total = 0u64;
+    for (mine, theirs) in mine.iter_mut().zip(theirs.as_chunks::<N>().0) {
+        let here = read(*theirs);
+        // Wrapping, which lets the compiler do many at once: no recorder lives to see 2^64 values.
+        *mine = mine.wrapping_add(here);
+        total = total.wrapping_add(here);
+    }
+    Some(total)
+}
+
+/// The gaps between a call's tokens, as they are at hand: counted by the call itself, or read from where they were kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Gaps<'a> {
+    /// The call was not instrumented.
+    #[default]
+    Unknown,
+    /// A sketch.
+    Counted(&'a Sketch),
+    /// [`Sketch::to_bytes`].
+    Kept(&'a [u8]),
+}
+
+impl Gaps<'_> {
+    /// Hands the bytes of the sketch to `visit`, if there are any.
+    pub(crate) fn with_bytes<T>(self, visit: impl FnOnce(Option<&[u8]>) -> T) -> T {
+        match self {
+            Gaps::Unknown => visit(None),
+            Gaps::Counted(sketch) => visit(Some(&sketch.to_bytes())),
+            Gaps::Kept(bytes) => visit(Some(bytes)),
+        }
     }
 }
 
@@ -193,7 +344,7 @@ impl Walk<'_> {
     }
 }
 
-fn bucket_of(value: f64) -> u32 {
+const fn bucket_of(value: f64) -> u32 {
     (value.clamp(SMALLEST, LARGEST).to_bits() >> SHIFT) as u32
 }
 
@@ -204,7 +355,7 @@ fn middle_of(bucket: u32) -> f64 {
     2.0 * low * high / (low + high)
 }
 
-fn put_number(bytes: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn put_number(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
         number >>= 7;
@@ -212,7 +363,7 @@ fn put_number(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
-fn take_number(bytes: &mut &[u8]) -> Option<u64> {
+pub(crate) fn take_number(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for shift in (0..64).step_by(7) {
         let (byte, rest) = bytes.split_first()?;
@@ -225,35 +376,10 @@ fn take_number(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn take_figure(bytes: &mut &[u8]) -> Option<f64> {
+pub(crate) fn take_figure(bytes: &mut &[u8]) -> Option<f64> {
     let (figure, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(f64::from_le_bytes(*figure))
-}
-
-fn read(bytes: &[u8]) -> Option<Sketch> {
-    let (1, mut rest) = bytes.split_first().map(|(version, rest)| (*version, rest))? else { return None };
-    let count = take_number(&mut rest)?;
-    let (min, max, sum) = (take_figure(&mut rest)?, take_figure(&mut rest)?, take_figure(&mut rest)?);
-    let mut sketch = Sketch::new();
-    let mut bucket = 0u32;
-    let mut total = 0u64;
-    while !rest.is_empty() {
-        bucket = bucket.checked_add(u32::try_from(take_number(&mut rest)?).ok()?)?;
-        if !(bucket_of(SMALLEST)..=bucket_of(LARGEST)).contains(&bucket) {
-            return None;
-        }
-        let here = take_number(&mut rest)?;
-        total = total.checked_add(here)?;
-        let at = sketch.room_for(bucket, bucket);
-        sketch.counts[at] += here;
-    }
-    let ordered = count == 0 || (min > 0.0 && min <= max && max.is_finite() && sum.is_finite());
-    if total != count || !ordered {
-        return None;
-    }
-    (sketch.count, sketch.min, sketch.max, sketch.sum) = (count, min, max, Sum::from(sum));
-    Some(sketch)
 }
 
 /// A sum with Neumaier's compensation: the error stays that of one addition, whatever the order and number.

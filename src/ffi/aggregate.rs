@@ -10,7 +10,7 @@ use super::boundary::{Sized_, entry, initialise, optional_string, room_out, stru
 use super::error::{tj_error, tj_status};
 use super::store::{store_of, tj_store};
 use crate::error::Result;
-use crate::stats::{Aggregate, Distribution, Statistics};
+use crate::stats::{Aggregate, Distribution, Objectives, Statistics};
 use crate::store::Query;
 
 /// Which records. Zero and NULL in a field leave it open.
@@ -39,6 +39,12 @@ pub struct tj_query {
     pub outcome_mask: u32,
     /// 0: all; otherwise only the first n models and the first n engines. The totals are over all.
     pub limit: u32,
+    /// Objectives, for goodput: the most seconds to the first token; 0: any ...
+    pub max_ttft: f64,
+    /// ... the most seconds per output token after the first; 0: any ...
+    pub max_tpot: f64,
+    /// ... and the most seconds from start to end; 0: any. With an objective a query reads every record in its range.
+    pub max_latency: f64,
 }
 
 /// How a value is distributed, over the calls that measured it. All NAN where count is 0. min, max and mean are exact;
@@ -355,6 +361,11 @@ impl tj_query {
                 token_counting_version: self.token_counting_version,
                 outcome_mask: self.outcome_mask,
                 limit: self.limit as usize,
+                objectives: Objectives {
+                    ttft: self.max_ttft,
+                    tpot: self.max_tpot,
+                    latency: self.max_latency,
+                },
             })
         }
     }

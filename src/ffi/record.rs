@@ -11,6 +11,7 @@ use std::ffi::c_char;
 use super::boundary::{Sized_, initialise, string};
 use crate::error::{Error, Result};
 use crate::record::{Outcome, Record, with_record_fields};
+use crate::sketch::Gaps;
 
 /// A token count that nobody measured.
 pub const TJ_UNKNOWN: u64 = u64::MAX;
@@ -181,7 +182,7 @@ macro_rules! implement_conversion {
                         token_counting_version: self.token_counting_version,
                         outcome: outcome("outcome", self.outcome)?,
                         metadata_json: string(self.metadata_json, "metadata_json")?,
-                        token_gaps: None,
+                        token_gaps: Gaps::Unknown,
                     })
                 }
             }

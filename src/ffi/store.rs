@@ -61,6 +61,15 @@ pub struct tj_store_options {
     /// Bytes of the journal, 64 KiB to 1 GiB, rounded up to a power of two. 0: 8 MiB. A record that is larger than the whole
     /// journal is refused.
     pub journal_bytes: u64,
+    /// Records that are older than this many seconds are deleted, little by little. 0: never.
+    pub max_age_seconds: f64,
+    /// While the database uses more bytes than this, the oldest records are deleted, little by little. 0: never. The room
+    /// is used again; the file does not shrink.
+    pub max_bytes: u64,
+    /// 1: what tj_aggregate says of records that are deleted by age, by size or by tj_store_prune stays, percentiles
+    /// included. Whole hours are deleted, then, and where records are gone a query's ends count whole hours: those that
+    /// begin in its range. tj_store_clear deletes these summaries, too.
+    pub keep_rollups: u32,
 }
 
 /// What has become of the records handed to a store in this process, and what the database holds.
@@ -217,6 +226,13 @@ fn options_of(options: &tj_store_options) -> Result<StoreOptions> {
         busy_timeout_ms: non_zero_or(options.busy_timeout_ms, default.busy_timeout_ms),
         commit_interval_ms: non_zero_or(options.commit_interval_ms, default.commit_interval_ms),
         journal_bytes: if options.journal_bytes == 0 { default.journal_bytes } else { options.journal_bytes },
+        max_age_seconds: options.max_age_seconds,
+        max_bytes: options.max_bytes,
+        keep_rollups: match options.keep_rollups {
+            0 => false,
+            1 => true,
+            other => return unknown("options.keep_rollups", other),
+        },
     })
 }
 

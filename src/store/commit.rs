@@ -151,9 +151,11 @@ impl Committer {
 }
 
 fn commit_until_stopped(store: &Weak<Store>, pace: &Pace, interval: Duration) {
+    let mut is_behind = false;
     loop {
         {
             let wish = lock(&pace.wish);
+            let interval = if is_behind { Duration::ZERO } else { interval };
             let waited = pace.changed.wait_timeout_while(wish, interval, |wish| *wish == Wish::Nothing);
             let mut wish = waited.unwrap_or_else(PoisonError::into_inner).0;
             match *wish {
@@ -162,6 +164,7 @@ fn commit_until_stopped(store: &Weak<Store>, pace: &Pace, interval: Duration) {
             }
         }
         let Some(store) = store.upgrade() else { return };
-        let _ = store.commit_all(); // accounted for in the health; the next round tries again
+        // Failures are accounted for in the health; the next round tries again.
+        is_behind = store.commit_all().is_ok() && store.look_after();
     }
 }

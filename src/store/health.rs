@@ -30,6 +30,10 @@ pub struct Health {
     pub adopted: u64,
     /// Journals of dead processes that could not be taken over whole.
     pub damaged_journals: u64,
+    /// Records that went because of the store's limits of age and size.
+    pub pruned: u64,
+    /// Records that are not in the rollups yet, at most: each question reads them one by one.
+    pub rollups_waiting: u64,
     /// Bytes of the journal in use; 0 for a store without one.
     pub journal_used: u64,
     /// Bytes of the journal.
@@ -62,6 +66,7 @@ pub(super) struct Tally {
     failed: AtomicU64,
     adopted: AtomicU64,
     damaged_journals: AtomicU64,
+    pruned: AtomicU64,
     failures: Mutex<Failures>,
 }
 
@@ -97,6 +102,10 @@ impl Tally {
         self.adopted.fetch_add(records, Ordering::Relaxed);
     }
 
+    pub(super) fn pruned(&self, records: u64) {
+        self.pruned.fetch_add(records, Ordering::Relaxed);
+    }
+
     pub(super) fn damaged_journal(&self, error: &Error) {
         self.damaged_journals.fetch_add(1, Ordering::Relaxed);
         self.failure(error);
@@ -128,6 +137,7 @@ impl Tally {
             other,
             adopted: read(&self.adopted),
             damaged_journals: read(&self.damaged_journals),
+            pruned: read(&self.pruned),
             last_failure: last,
             oldest: f64::NAN,
             newest: f64::NAN,

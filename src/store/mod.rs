@@ -13,10 +13,15 @@ mod fault;
 mod health;
 mod inherited;
 mod journal;
+mod key;
 mod open;
 mod query;
+mod records;
+mod retention;
+mod rollup;
 mod row;
 mod schema;
+mod verify;
 mod writer;
 
 use std::path::PathBuf;
@@ -26,7 +31,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use rusqlite::Connection;
 
 pub use health::{Failure, Health};
-pub use query::Query;
+pub use query::{Query, Step};
+pub use records::Batch;
+pub use verify::Difference;
 
 use crate::bus::{OpenCall, Recorder, Told};
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +46,7 @@ use health::Tally;
 use inherited::Inside;
 use journal::Journal;
 use open::Reader;
+use records::{Order, Reading};
 use writer::Writer;
 
 /// What a returned [`Store::record`] survives.
@@ -62,7 +70,7 @@ pub enum Overflow {
 }
 
 /// How to open a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StoreOptions {
     /// For queries only; nothing on disk changes.
     pub read_only: bool,
@@ -76,6 +84,13 @@ pub struct StoreOptions {
     pub commit_interval_ms: u32,
     /// The journal's size; rounded up to a power of two.
     pub journal_bytes: u64,
+    /// Records go when they are older than this, seconds; 0: never.
+    pub max_age_seconds: f64,
+    /// The oldest records go while the database uses more than this; 0: never. The room is used again, the file does not
+    /// shrink.
+    pub max_bytes: u64,
+    /// What the rollups say of records that go stays, so that questions about whole hours are answered as before.
+    pub keep_rollups: bool,
 }
 
 impl Default for StoreOptions {
@@ -87,6 +102,9 @@ impl Default for StoreOptions {
             busy_timeout_ms: 5000,
             commit_interval_ms: 100,
             journal_bytes: 8 << 20,
+            max_age_seconds: 0.0,
+            max_bytes: 0,
+            keep_rollups: false,
         }
     }
 }
@@ -120,6 +138,10 @@ impl Store {
         inherited::close(path)?;
         let opening = commit::opening();
         let _inside = Inside::enter();
+        if options.max_age_seconds.is_nan() {
+            return Err(Error::invalid("options.max_age_seconds", "is NaN; 0 means no limit"));
+        }
+        check_figure("options.max_age_seconds", options.max_age_seconds)?;
         let mut opened = open::open(path, options)?;
         let tally = Tally::default();
         let journal = match (&opened.path, &mut opened.writer) {
@@ -268,7 +290,8 @@ impl Store {
         self.with_writer(|writer| writer.clear())
     }
 
-    /// Deletes the records from before `before`, Unix seconds; gives how many there were.
+    /// Deletes the records from before `before`, Unix seconds, or, if their rollups are to be kept, from before the hour that
+    /// it is in; gives how many there were.
     pub fn prune(&self, before: f64) -> Result<u64> {
         self.check_writable()?;
         if before.is_nan() {
@@ -276,7 +299,7 @@ impl Store {
         }
         check_figure("before", before)?;
         self.commit_all()?;
-        self.with_writer(|writer| writer.prune(before))
+        self.with_writer(|writer| writer.prune(before, self.options.keep_rollups))
     }
 
     /// Answers a query. Sees every record that this process recorded before.
@@ -284,6 +307,74 @@ impl Store {
         self.check_open()?;
         query.check()?;
         self.with_reader(|connection| query::aggregate(connection, query))
+    }
+
+    /// Answers a query for each step of `step` seconds in its range, which begins and ends where the records do if it is
+    /// not bounded; begins, then, at a multiple of `step`.
+    pub fn series(&self, query: &Query<'_>, step: f64) -> Result<Vec<Step>> {
+        self.check_open()?;
+        query.check()?;
+        self.with_reader(|connection| query::series(connection, query, step))
+    }
+
+    /// Hands the records that a query selects to `visit`, each with its id, the oldest first, until that says `false`; at
+    /// most `limit` of them. Those recorded after it began are not among them. Nothing is locked meanwhile: `visit` may use
+    /// the store.
+    pub fn records(&self, query: &Query<'_>, visit: impl FnMut(i64, &Record<'_>) -> bool) -> Result<()> {
+        self.read_records(Order::OldestFirst, query, visit)
+    }
+
+    /// As [`Store::records`], the newest first.
+    pub fn recent(&self, query: &Query<'_>, visit: impl FnMut(i64, &Record<'_>) -> bool) -> Result<()> {
+        self.read_records(Order::NewestFirst, query, visit)
+    }
+
+    fn read_records(
+        &self,
+        order: Order,
+        query: &Query<'_>,
+        mut visit: impl FnMut(i64, &Record<'_>) -> bool,
+    ) -> Result<()> {
+        self.check_open()?;
+        query.check()?;
+        self.commit_all()?;
+        let mut reading = Reading::new(order, query);
+        while let Some(page) = self.read(|connection| reading.next(connection, query))? {
+            if !page.each(&mut visit)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The batches that a query selects records of, by number of calls descending, then by name; at most `limit`.
+    pub fn batches(&self, query: &Query<'_>) -> Result<Vec<Batch>> {
+        self.check_open()?;
+        query.check()?;
+        self.with_reader(|connection| records::batches(connection, query))
+    }
+
+    /// Checks the database, and that the rollups say what the rows say. Hands what does not to `report`, and gives how many
+    /// such things there were: it should be none. Reads every record several times.
+    pub fn verify(&self, mut report: impl FnMut(&Difference<'_>)) -> Result<u64> {
+        self.check_open()?;
+        self.with_reader(|connection| verify::verify(connection, &mut report))
+    }
+
+    /// Folds all rows into the rollups, as the store does by itself little by little. `progress` gets how many rows are
+    /// done and how many there are to do, and stops it with `false`: what is done stays done. Gives how many are left.
+    pub fn fold(&self, mut progress: impl FnMut(u64, u64) -> bool) -> Result<u64> {
+        self.check_writable()?;
+        self.commit_all()?;
+        let mut left = self.with_writer(Writer::waiting_rows)?;
+        let all = left;
+        while left > 0 && progress(all.saturating_sub(left), all.max(left)) {
+            left = self.with_writer(Writer::step_rollups)?;
+        }
+        if left == 0 {
+            progress(all, all);
+        }
+        Ok(left)
     }
 
     /// What has become of the records, and what the database holds. Never waits for the database. Works on a closed
@@ -296,6 +387,7 @@ impl Store {
         drop(journal);
         health.database_bytes = self.path.as_ref().map_or(0, |path| open::bytes_of(path));
         (health.oldest, health.newest) = self.read(query::span).unwrap_or((f64::NAN, f64::NAN));
+        health.rollups_waiting = self.read(rollup::waiting).unwrap_or(0);
         Ok(health)
     }
 
@@ -318,6 +410,17 @@ impl Store {
         self.journal.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Does a step of what is to be done beside recording. Gives whether there is more to do right away.
+    fn look_after(&self) -> bool {
+        let done = self.with_writer(|writer| {
+            let is_behind = writer.keep_rollups()?;
+            let gone = writer.retain(&self.options, wall_clock())?;
+            self.tally.pruned(gone);
+            Ok(is_behind || gone > 0)
+        });
+        done.inspect_err(|error| self.tally.failure(error)).unwrap_or(false)
+    }
+
     fn with_writer<T>(&self, use_it: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
         let mut writer = lock(&self.writer);
         let _inside = Inside::enter();
@@ -332,13 +435,23 @@ impl Store {
 
     /// Reads what is in the database.
     fn read<T>(&self, mut use_it: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
+        // One moment for all that it reads.
+        let mut at_once = |connection: &Connection| {
+            let _snapshot = connection
+                .unchecked_transaction()
+                .map_err(|error| fault::database("beginning to read", &error))?;
+            use_it(connection)
+        };
         let mut reader = lock(&self.reader);
         if let Some(reader) = reader.as_mut() {
             let _inside = Inside::enter();
-            return reader.read(use_it);
+            return reader.read(at_once);
         }
         drop(reader);
-        self.with_writer(|writer| use_it(writer.connection()))
+        self.with_writer(|writer| {
+            while writer.keep_rollups()? {}
+            at_once(writer.connection())
+        })
     }
 }
 

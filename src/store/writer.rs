@@ -1,8 +1,9 @@
-//! What writes to the database: journal → rows, in batches.
+//! What writes to the database: journal → rows, in batches, and the rollups behind them.
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::journal::{Journal, Stray};
+use super::rollup::Folder;
 use super::{fault, row};
 use crate::error::{Error, Result};
 use crate::record::Record;
@@ -11,12 +12,17 @@ use crate::record::Record;
 /// batch's pages stay in SQLite's cache and other processes get their turn.
 const BATCH: u64 = 1000;
 
+/// So many rows are folded into the rollups at once. A question reads those that wait for it one by one, a millisecond for
+/// a thousand; each time they are folded in, some hundred kilobytes of cells may be written anew.
+const MANY: u64 = 1000;
+
 /// The position of a journal that is in the database whole.
 const ADOPTED: u64 = i64::MAX as u64;
 
 /// The connection that writes.
 pub(super) struct Writer {
     connection: Connection,
+    folder: Folder,
     /// Up to where the journal has been committed.
     position: u64,
     buffer: Vec<u8>,
@@ -33,7 +39,7 @@ pub(super) struct Written {
 
 impl Writer {
     pub(super) fn new(connection: Connection) -> Writer {
-        Writer { connection, position: 0, buffer: Vec::new() }
+        Writer { connection, folder: Folder::default(), position: 0, buffer: Vec::new() }
     }
 
     /// For a store in memory, whose only connection this is.
@@ -47,7 +53,32 @@ impl Writer {
 
     /// Inserts a settled record and commits it.
     pub(super) fn insert(&mut self, record: &Record<'_>) -> Result<()> {
-        insert(&self.connection, record).map_err(|error| fault::database("recording", &error))
+        self.within("recording", |connection, folder| {
+            insert(connection, folder, record).map_err(|error| fault::database("recording", &error))
+        })
+    }
+
+    /// Runs `work` in a transaction, which is committed if it succeeds. What is known of the rollups is up to date in it.
+    pub(super) fn within<T>(
+        &mut self,
+        doing: &str,
+        work: impl FnOnce(&Connection, &mut Folder) -> Result<T>,
+    ) -> Result<T> {
+        let during = |error| fault::database(doing, &error);
+        let folder = &mut self.folder;
+        let attempt = || {
+            let transaction =
+                self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(during)?;
+            folder.look(&transaction).map_err(during)?;
+            let done = work(&transaction, folder)?;
+            transaction.commit().map_err(during)?;
+            Ok(done)
+        };
+        let result = attempt();
+        if result.is_err() {
+            self.folder.doubt();
+        }
+        result
     }
 
     /// From now on [`Writer::commit`] empties this journal, which is new.
@@ -65,31 +96,39 @@ impl Writer {
     pub(super) fn commit(&mut self, journal: &Journal, upto: u64) -> Result<Written> {
         let during = |error| fault::database("committing the journal", &error);
         let mut written = Written::default();
+        let mut buffer = std::mem::take(&mut self.buffer);
         while self.position < upto {
-            let transaction =
-                self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(during)?;
-            let mut at = self.position;
-            let mut rows = 0;
-            for _ in 0..BATCH {
-                let insert = |record: &Record<'_>| insert(&transaction, record);
-                let Some((next, result)) = journal.read(at, &mut self.buffer, insert) else { break };
-                match result {
-                    Ok(Ok(())) => rows += 1,
-                    Ok(Err(error)) if is_transient(&error) => return Err(during(error)),
-                    Ok(Err(error)) => written.rejected.push(during(error)),
-                    Err(damaged) => written.rejected.push(damaged),
+            let begin = self.position;
+            let rejected = &mut written.rejected;
+            let (at, rows) = self.within("committing the journal", |connection, folder| {
+                let (mut at, mut rows) = (begin, 0);
+                for _ in 0..BATCH {
+                    let insert = |record: &Record<'_>| insert(connection, folder, record);
+                    let Some((next, result)) = journal.read(at, &mut buffer, insert) else { break };
+                    match result {
+                        Ok(Ok(())) => rows += 1,
+                        Ok(Err(error)) if is_transient(&error) => return Err(during(error)),
+                        Ok(Err(error)) => rejected.push(during(error)),
+                        Err(damaged) => rejected.push(damaged),
+                    }
+                    at = next;
                 }
-                at = next;
-            }
-            if at == self.position {
+                if at > begin {
+                    set_position(connection, journal.name(), at).map_err(during)?;
+                }
+                if folder.is_full() {
+                    folder.fold(connection)?;
+                }
+                Ok((at, rows))
+            })?;
+            if at == begin {
                 break;
             }
-            set_position(&transaction, journal.name(), at).map_err(during)?;
-            transaction.commit().map_err(during)?;
             self.position = at;
             journal.release(at);
             written.rows += rows;
         }
+        self.buffer = buffer;
         Ok(written)
     }
 
@@ -97,21 +136,20 @@ impl Writer {
     /// many records there were, and how much was damaged.
     pub(super) fn adopt(&mut self, stray: Stray) -> Result<(u64, u64)> {
         let during = |error| fault::database("taking over a journal", &error);
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(during)?;
-        let committed = position_of(&transaction, stray.name()).map_err(during)?;
-        let (mut rows, mut damaged) = (0, 0);
-        if committed != Some(ADOPTED) {
-            damaged = stray.salvage(committed, |record| {
-                insert(&transaction, record).map_err(during)?;
+        let (rows, damaged) = self.within("taking over a journal", |connection, folder| {
+            let committed = position_of(connection, stray.name()).map_err(during)?;
+            if committed == Some(ADOPTED) {
+                return Ok((0, 0));
+            }
+            let mut rows = 0;
+            let damaged = stray.salvage(committed, |record| {
+                insert(connection, folder, record).map_err(during)?;
                 rows += 1;
                 Ok(())
             })?;
-            set_position(&transaction, stray.name(), ADOPTED).map_err(during)?;
-            transaction.commit().map_err(during)?;
-        } else {
-            drop(transaction);
-        }
+            set_position(connection, stray.name(), ADOPTED).map_err(during)?;
+            Ok((rows, damaged))
+        })?;
         let name = stray.name().to_owned();
         if damaged == 0 {
             stray.remove();
@@ -123,16 +161,38 @@ impl Writer {
     }
 
     pub(super) fn clear(&mut self) -> Result<u64> {
-        self.delete("DELETE FROM telemetry", [])
+        self.within("deleting records", |connection, folder| {
+            let deleted = delete(connection, "DELETE FROM telemetry", [])?;
+            folder.clear(connection)?;
+            Ok(deleted)
+        })
     }
 
-    pub(super) fn prune(&mut self, before: f64) -> Result<u64> {
-        self.delete("DELETE FROM telemetry WHERE timestamp < ?", [before])
+    /// Brings the rollups a step further, if it is time to. Gives whether there is more to do right away.
+    pub(super) fn keep_rollups(&mut self) -> Result<bool> {
+        let during = |error| fault::database("looking after the rollups", &error);
+        self.folder.look(&self.connection).map_err(during)?;
+        if !self.folder.is_stale() && self.folder.waiting() < MANY {
+            return Ok(false);
+        }
+        self.step_rollups().map(|_| self.folder.is_stale() || self.folder.waiting() >= MANY)
     }
 
-    fn delete(&mut self, sql: &str, parameters: impl rusqlite::Params) -> Result<u64> {
-        let deleted = self.connection.execute(sql, parameters);
-        deleted.map(|rows| rows as u64).map_err(|error| fault::database("deleting records", &error))
+    /// How many rows are to be folded into the rollups, at most.
+    pub(super) fn waiting_rows(&mut self) -> Result<u64> {
+        let during = |error| fault::database("looking after the rollups", &error);
+        self.folder.look(&self.connection).map_err(during)?;
+        Ok(self.folder.waiting() + u64::from(self.folder.is_stale()))
+    }
+
+    /// Brings the rollups a step further, whether it is time to or not. Gives how many rows are still to be folded in.
+    pub(super) fn step_rollups(&mut self) -> Result<u64> {
+        self.within("looking after the rollups", |connection, folder| {
+            if !folder.is_stale() || !folder.repair(connection)? {
+                folder.fold(connection)?;
+            }
+            Ok(folder.waiting() + u64::from(folder.is_stale()))
+        })
     }
 
     /// Closes the connection. `journal`: it is empty, and goes.
@@ -146,16 +206,22 @@ impl Writer {
     }
 }
 
-fn insert(connection: &Connection, record: &Record<'_>) -> rusqlite::Result<()> {
+fn insert(connection: &Connection, folder: &mut Folder, record: &Record<'_>) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(row::INSERT)?;
     row::bind(&mut insert, record)?;
-    insert.raw_execute().map(drop)
+    insert.raw_execute()?;
+    folder.inserted(connection, connection.last_insert_rowid(), record)
 }
 
-fn set_position(transaction: &Transaction<'_>, name: &str, position: u64) -> rusqlite::Result<()> {
+fn delete(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<u64> {
+    let deleted = connection.execute(sql, parameters);
+    deleted.map(|rows| rows as u64).map_err(|error| fault::database("deleting records", &error))
+}
+
+fn set_position(connection: &Connection, name: &str, position: u64) -> rusqlite::Result<()> {
     let sql = "INSERT INTO tokenjoule_journal (name, position) VALUES (?, ?)
                ON CONFLICT (name) DO UPDATE SET position = excluded.position";
-    transaction.prepare_cached(sql)?.execute((name, position as i64)).map(drop)
+    connection.prepare_cached(sql)?.execute((name, position as i64)).map(drop)
 }
 
 fn position_of(connection: &Connection, name: &str) -> rusqlite::Result<Option<u64>> {

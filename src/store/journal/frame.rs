@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Outcome, Record, with_record_fields};
-use crate::sketch::Sketch;
+use crate::sketch::Gaps;
 
 /// The bytes of a record: on the stack, unless its strings are long.
 pub(crate) struct Buffer {
@@ -85,7 +85,7 @@ macro_rules! implement_frame {
             ]
         }
 
-        fn texts<'a>(record: &Record<'a>, gaps: &'a [u8]) -> [&'a [u8]; TEXTS] {
+        fn texts<'a>(record: &'a Record<'_>, gaps: &'a [u8]) -> [&'a [u8]; TEXTS] {
             [$(record.$text.as_bytes(),)* record.metadata_json.as_bytes(), gaps]
         }
 
@@ -118,8 +118,11 @@ with_record_fields!(implement_frame);
 
 /// Writes a record: numbers of 8 bytes, lengths of 4, and the strings one behind the other.
 pub(crate) fn encode(record: &Record<'_>, buffer: &mut Buffer) {
-    let gaps = record.token_gaps.map(Sketch::to_bytes).unwrap_or_default();
-    let (numbers, texts) = (numbers(record), texts(record, &gaps));
+    record.token_gaps.with_bytes(|gaps| encode_with(record, gaps.unwrap_or_default(), buffer));
+}
+
+fn encode_with(record: &Record<'_>, gaps: &[u8], buffer: &mut Buffer) {
+    let (numbers, texts) = (numbers(record), texts(record, gaps));
     let length = NUMBERS * 8 + TEXTS * 4 + texts.iter().map(|text| text.len()).sum::<usize>();
     let room = buffer.room(length);
     let (first, rest) = room.split_at_mut(NUMBERS * 8);
@@ -137,12 +140,12 @@ pub(crate) fn encode(record: &Record<'_>, buffer: &mut Buffer) {
     }
 }
 
-/// Reads a record and hands it to `visit`.
-pub(crate) fn decode<T>(bytes: &[u8], visit: impl FnOnce(&Record<'_>) -> T) -> Result<T> {
+/// Reads a record.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Record<'_>> {
     let damaged = || Error::new(ErrorKind::Corrupt, "a record in the journal does not decode");
-    let mut reader = Reader(bytes);
-    let (mut record, gaps) = read(&mut reader).ok_or_else(damaged)?;
-    let gaps = if gaps.is_empty() { None } else { Some(Sketch::from_bytes(gaps)?) };
-    record.token_gaps = gaps.as_ref();
-    Ok(visit(&record))
+    let (mut record, gaps) = read(&mut Reader(bytes)).ok_or_else(damaged)?;
+    if !gaps.is_empty() {
+        record.token_gaps = Gaps::Kept(gaps);
+    }
+    Ok(record)
 }

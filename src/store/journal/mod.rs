@@ -21,7 +21,7 @@
 //! transaction as the rows: so nothing is lost, and nothing comes twice.
 
 mod file;
-mod frame;
+pub(super) mod frame;
 mod ring;
 mod slots;
 
@@ -164,7 +164,9 @@ impl Journal {
     ) -> Option<(u64, Result<T>)> {
         loop {
             match self.ring.read(position, buffer) {
-                Found::Frame { next, .. } => return Some((next, frame::decode(buffer, visit))),
+                Found::Frame { next, .. } => {
+                    return Some((next, frame::decode(buffer).map(|record| visit(&record))));
+                }
                 Found::End => return None,
                 // Somebody wrote to the file: where the next record begins is anyone's guess.
                 Found::Damaged => return Some((self.ring.head(), Err(damaged(&self.path)))),
@@ -379,8 +381,8 @@ impl Stray {
         while at < end {
             match self.ring.salvage(at, &mut buffer) {
                 Some(Found::Frame { next, .. }) => {
-                    match frame::decode(&buffer, &mut visit) {
-                        Ok(result) => result?,
+                    match frame::decode(&buffer) {
+                        Ok(record) => visit(&record)?,
                         Err(_) => damaged += 1,
                     }
                     at = next;
@@ -398,9 +400,8 @@ impl Stray {
             if has_ended {
                 continue;
             }
-            let interrupted = |record: &Record<'_>| visit(&as_interrupted(record, &call.told));
-            match call.record.as_ref().map(|bytes| frame::decode(bytes, interrupted)) {
-                Some(Ok(result)) => result?,
+            match call.record.as_deref().map(frame::decode) {
+                Some(Ok(record)) => visit(&as_interrupted(&record, &call.told))?,
                 _ => damaged += 1,
             }
         }
