@@ -34,6 +34,7 @@ help: ## this list
 	@echo
 	@echo "Variables of library, install and uninstall: PREFIX (/usr/local), LIBDIR, INCLUDEDIR, DESTDIR,"
 	@echo "SQLITE (bundled, system), STRIP, BUILT (a folder of built libraries to install)"
+	@echo "Variables of bench: QUICK=1 (small numbers), BENCH_5M=0 (without the largest database)"
 
 # Only these two crate types: with the rlib among them, cargo would build without link-time optimisation.
 library: ## the shared and the static library, in target/release
@@ -76,6 +77,8 @@ test: ## everything: Rust, C, C++, the llama.cpp example, the interleavings of b
 lint: ## formatting, clippy, documentation, header drift, shell scripts
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) fmt --check $(PEERS)
+	$(CARGO) clippy --locked $(PEERS) --target-dir $(BENCH)/peers -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	$(CARGO) test --test header the_committed_header_is_what_cbindgen_makes
 	@if pkg-config --exists sqlite3; then \
@@ -89,14 +92,10 @@ header: ## include/tokenjoule.h, made again from src/ffi
 	BLESS=1 $(CARGO) test --test header the_committed_header_is_what_cbindgen_makes
 
 BENCH := $(TARGET_DIR)/bench
+PEERS := --manifest-path benches/peers/Cargo.toml
 
-bench: library ## what recording and asking cost on this machine
-	@mkdir -p $(BENCH)
-	$(CC) -std=c11 -O2 -pthread -D_POSIX_C_SOURCE=200809L -Iinclude benches/store.c -o $(BENCH)/store \
-	  -L$(TARGET_DIR)/release -ltokenjoule -Wl,-rpath,$(abspath $(TARGET_DIR)/release) -lm
-	@for run in "100000 1" "1000000 1" "200000 4"; do \
-	  rm -f $(BENCH)/store.db*; echo; $(BENCH)/store $(BENCH)/store.db $$run || exit 1; \
-	done; rm -f $(BENCH)/store.db*
+bench: library ## what recording and asking cost here, and what the peers cost (QUICK=1: does it work at all?)
+	benches/run.py --library $(TARGET_DIR)/release --work $(BENCH) $(if $(QUICK),--quick)
 
 # ---- installing ------------------------------------------------------------------------------------------------------
 
