@@ -13,11 +13,11 @@ const SHIFT: u32 = f64::MANTISSA_DIGITS - 1 - STEP_BITS;
 /// Values outside 2^-40 … 2^40 (a picosecond to 30,000 years) count in the outermost buckets.
 const SMALLEST: f64 = 1.0 / (1u64 << 40) as f64;
 const LARGEST: f64 = (1u64 << 40) as f64;
-const BUCKETS: std::ops::RangeInclusive<u32> = bucket_of(SMALLEST)..=bucket_of(LARGEST);
+const OCTAVES: std::ops::RangeInclusive<u32> =
+    bucket_of(SMALLEST) >> STEP_BITS..=bucket_of(LARGEST) >> STEP_BITS;
 
-/// The versions of a sketch's bytes.
-const SPARSE: u8 = 1;
-const DENSE: u8 = 2;
+/// The version of a sketch's bytes.
+const VERSION: u8 = 1;
 
 /// Counts, exact extremes and sum of a set of positive values, and their percentiles.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,9 +26,36 @@ pub struct Sketch {
     min: f64,
     max: f64,
     sum: Sum,
-    /// The bucket of `counts[0]`.
+    /// The power of two of `octaves[0]`, counted as the buckets are.
     first: u32,
-    counts: Vec<u64>,
+    octaves: Vec<Octave>,
+}
+
+/// The buckets of one power of two.
+#[derive(Debug, Clone, PartialEq)]
+struct Octave {
+    /// A bit for each bucket that is not empty: most are, in most sketches, and nobody need look at them.
+    used: u64,
+    counts: [u64; Octave::BUCKETS],
+}
+
+impl Octave {
+    const BUCKETS: usize = 1 << STEP_BITS;
+    const EMPTY: Octave = Octave { used: 0, counts: [0; Octave::BUCKETS] };
+
+    /// The buckets in use, in ascending order, and their counts.
+    fn each(&self) -> impl Iterator<Item = (u32, u64)> {
+        bits(self.used).map(|bucket| (bucket, self.counts[bucket as usize]))
+    }
+}
+
+/// The places of the bits that are set.
+fn bits(mut set: u64) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let bit = set.trailing_zeros();
+        set &= set.wrapping_sub(1);
+        (bit < 64).then_some(bit)
+    })
 }
 
 impl Default for Sketch {
@@ -46,7 +73,7 @@ impl Sketch {
             max: f64::NEG_INFINITY,
             sum: Sum::ZERO,
             first: 0,
-            counts: Vec::new(),
+            octaves: Vec::new(),
         }
     }
 
@@ -65,8 +92,10 @@ impl Sketch {
         self.max = self.max.max(value);
         self.sum.add(value * times as f64);
         let bucket = bucket_of(value);
-        let at = self.room_for(bucket, bucket);
-        self.counts[at] += times;
+        let at = (bucket % Octave::BUCKETS as u32) as usize;
+        let octave = self.octave(bucket >> STEP_BITS);
+        octave.used |= 1 << at;
+        octave.counts[at] += times;
     }
 
     /// Adds all that `other` counted.
@@ -78,35 +107,36 @@ impl Sketch {
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
         self.sum.merge(other.sum);
-        let at = self.room_for(other.first, other.first + other.counts.len() as u32 - 1);
-        for (mine, theirs) in self.counts[at..].iter_mut().zip(&other.counts) {
-            *mine += theirs;
+        for (number, theirs) in (other.first..).zip(&other.octaves).filter(|(_, theirs)| theirs.used != 0) {
+            let mine = self.octave(number);
+            mine.used |= theirs.used;
+            mine.counts.iter_mut().zip(theirs.counts).for_each(|(mine, theirs)| *mine += theirs);
         }
     }
 
-    /// Makes the window of buckets reach from `low` to `high`; gives the place of `low` in it. Grows by a quarter of a
-    /// thousand buckets at a time (four powers of two), so that a call's tokens soon find all their room made.
-    fn room_for(&mut self, low: u32, high: u32) -> usize {
-        const GROWTH: u32 = 256;
-        let end = self.first + self.counts.len() as u32;
-        if !self.counts.is_empty() && self.first <= low && high < end {
-            return (low - self.first) as usize;
+    /// The octave of that number. Room is made for four at a time, so that a call's tokens soon find all theirs made.
+    #[inline]
+    fn octave(&mut self, number: u32) -> &mut Octave {
+        let at = number.wrapping_sub(self.first) as usize;
+        if at < self.octaves.len() {
+            return &mut self.octaves[at];
         }
-        let (first, end) = if self.counts.is_empty() {
-            let span = high - low + 1;
-            let margin = GROWTH.saturating_sub(span) / 2;
-            (low.saturating_sub(margin), high + 1 + margin)
+        self.make_room(number)
+    }
+
+    #[cold]
+    fn make_room(&mut self, number: u32) -> &mut Octave {
+        let (low, high) = (number - 1, number + 1);
+        if self.octaves.is_empty() {
+            (self.first, self.octaves) = (low, vec![Octave::EMPTY; 4]);
+        } else if number < self.first {
+            let missing = (self.first - low) as usize;
+            self.octaves.splice(..0, std::iter::repeat_n(Octave::EMPTY, missing));
+            self.first = low;
         } else {
-            let first = if low < self.first { low.saturating_sub(GROWTH / 2) } else { self.first };
-            (first, if high < end { end } else { high + 1 + GROWTH / 2 })
-        };
-        let mut wider = vec![0; (end - first) as usize];
-        if !self.counts.is_empty() {
-            let at = (self.first - first) as usize;
-            wider[at..at + self.counts.len()].copy_from_slice(&self.counts);
+            self.octaves.resize((high - self.first) as usize + 1, Octave::EMPTY);
         }
-        (self.first, self.counts) = (first, wider);
-        (low - first) as usize
+        &mut self.octaves[(number - self.first) as usize]
     }
 
     /// The smallest value, exactly; `NAN` if there is none.
@@ -139,17 +169,17 @@ impl Sketch {
         qs.map(|q| {
             let rank = q * (self.count - 1) as f64;
             let low = walk.value_at(rank as u64);
-            let high = Walk { ..walk }.value_at((rank as u64 + 1).min(self.count - 1));
+            let high = { walk }.value_at((rank as u64 + 1).min(self.count - 1));
             low + (high - low) * rank.fract()
         })
     }
 
     /// A compact copy for the database; [`Sketch::from_bytes`] reads it, [`Sketch::merge_bytes`] adds it.
     ///
-    /// A version byte; count, then minimum, maximum and sum as f64 little-endian; then the buckets. Version 1: a pair for
-    /// each bucket in use: its distance from the one before, and its count. Version 2, if that is shorter: the first bucket,
-    /// how many there are, the bytes of a count (1, 2, 4 or 8), and every count. Whole numbers are LEB128, counts of
-    /// version 2 little-endian.
+    /// Version byte 1; count, then minimum, maximum and sum as f64 little-endian. Then, for each octave that has counts: its
+    /// distance from the one before, and how many of its 64 buckets are in use, one byte. Up to 7: that many bucket numbers,
+    /// a byte each; more: a bit for each bucket, 8 bytes; either is followed by the counts of those in use. Most: `0x40` + 1,
+    /// 2, 4 or 8, followed by all 64 counts in so many bytes each, little-endian. Other whole numbers are LEB128.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
         self.write_to(&mut bytes);
@@ -158,34 +188,36 @@ impl Sketch {
 
     /// Appends what [`Sketch::to_bytes`] gives.
     pub(crate) fn write_to(&self, bytes: &mut Vec<u8>) {
-        let version = bytes.len();
-        bytes.push(SPARSE);
+        bytes.push(VERSION);
         put_number(bytes, self.count);
         for figure in [self.min, self.max, self.sum.value()] {
             bytes.extend_from_slice(&figure.to_le_bytes());
         }
-        let buckets = bytes.len();
-        let (mut last, mut begin, mut end, mut largest) = (0, usize::MAX, 0, 0);
-        for (at, count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-            let bucket = self.first + at as u32;
-            put_number(bytes, u64::from(bucket - last));
-            put_number(bytes, *count);
-            (last, begin, end, largest) = (bucket, begin.min(at), at + 1, largest.max(*count));
-        }
-        let width = match largest {
-            0..=0xFF => 1,
-            0x100..=0xFFFF => 2,
-            0x1_0000..=0xFFFF_FFFF => 4,
-            _ => 8,
-        };
-        let used = self.counts.get(begin..end).unwrap_or_default();
-        if 6 + used.len() * width < bytes.len() - buckets {
-            bytes.truncate(buckets);
-            bytes[version] = DENSE;
-            put_number(bytes, u64::from(self.first) + begin as u64);
-            put_number(bytes, used.len() as u64);
-            bytes.push(width as u8);
-            used.iter().for_each(|count| bytes.extend_from_slice(&count.to_le_bytes()[..width]));
+        let mut last = 0;
+        for (number, octave) in (self.first..).zip(&self.octaves).filter(|(_, octave)| octave.used != 0) {
+            put_number(bytes, u64::from(number - last));
+            last = number;
+            let used = octave.used.count_ones();
+            // All counts take more room than those in use, and a tenth of the time to read.
+            if used >= MANY {
+                let largest = octave.counts.iter().fold(0, |largest, count| largest | count);
+                let width = (8 - largest.leading_zeros() as usize / 8).next_power_of_two();
+                bytes.push(ALL | width as u8);
+                match width {
+                    1 => bytes.extend(octave.counts.map(|count| count as u8)),
+                    _ => octave.counts.iter().for_each(|count| {
+                        bytes.extend_from_slice(&count.to_le_bytes()[..width]);
+                    }),
+                }
+                continue;
+            }
+            bytes.push(used as u8);
+            if used < FEW {
+                bytes.extend(bits(octave.used).map(|bucket| bucket as u8));
+            } else {
+                bytes.extend_from_slice(&octave.used.to_le_bytes());
+            }
+            octave.each().for_each(|(_, count)| put_number(bytes, count));
         }
     }
 
@@ -203,7 +235,7 @@ impl Sketch {
     }
 
     fn merge_checked(&mut self, bytes: &[u8]) -> Option<()> {
-        let (&version, mut rest) = bytes.split_first()?;
+        let (&VERSION, mut rest) = bytes.split_first()? else { return None };
         let count = take_number(&mut rest)?;
         let (min, max, sum) = (take_figure(&mut rest)?, take_figure(&mut rest)?, take_figure(&mut rest)?);
         if count == 0 {
@@ -212,11 +244,14 @@ impl Sketch {
         if !(min > 0.0 && min <= max && max.is_finite()) {
             return None;
         }
-        let total = match version {
-            SPARSE => self.merge_sparse(rest)?,
-            DENSE => self.merge_dense(rest)?,
-            _ => return None,
-        };
+        let (mut number, mut total) = (0u32, 0u64);
+        while !rest.is_empty() {
+            number = number.checked_add(u32::try_from(take_number(&mut rest)?).ok()?)?;
+            if !OCTAVES.contains(&number) {
+                return None;
+            }
+            total = total.checked_add(merge_octave(self.octave(number), &mut rest)?)?;
+        }
         if total != count {
             return None;
         }
@@ -227,47 +262,11 @@ impl Sketch {
         Some(())
     }
 
-    fn merge_sparse(&mut self, mut rest: &[u8]) -> Option<u64> {
-        let (mut bucket, mut total) = (0u32, 0u64);
-        while !rest.is_empty() {
-            bucket = bucket.checked_add(u32::try_from(take_number(&mut rest)?).ok()?)?;
-            if !BUCKETS.contains(&bucket) {
-                return None;
-            }
-            let here = take_number(&mut rest)?;
-            total = total.checked_add(here)?;
-            let at = self.room_for(bucket, bucket);
-            self.counts[at] = self.counts[at].checked_add(here)?;
-        }
-        Some(total)
-    }
-
-    fn merge_dense(&mut self, mut rest: &[u8]) -> Option<u64> {
-        let first = u32::try_from(take_number(&mut rest)?).ok()?;
-        let used = u32::try_from(take_number(&mut rest)?).ok()?;
-        let (&width, rest) = rest.split_first()?;
-        let last = first.checked_add(used.checked_sub(1)?)?;
-        if !BUCKETS.contains(&first)
-            || !BUCKETS.contains(&last)
-            || rest.len() != used as usize * width as usize
-        {
-            return None;
-        }
-        let at = self.room_for(first, last);
-        let mine = &mut self.counts[at..][..used as usize];
-        match width {
-            1 => add_counts(mine, rest, |[byte]: [u8; 1]| u64::from(byte)),
-            2 => add_counts(mine, rest, |bytes| u64::from(u16::from_le_bytes(bytes))),
-            4 => add_counts(mine, rest, |bytes| u64::from(u32::from_le_bytes(bytes))),
-            8 => add_counts(mine, rest, u64::from_le_bytes),
-            _ => None,
-        }
-    }
-
     /// Whether both counted the same values, as far as a sketch tells values apart.
     pub(crate) fn is_same(&self, other: &Sketch) -> bool {
-        let used = |sketch: &Sketch| -> Vec<(u32, u64)> {
-            (sketch.first..).zip(sketch.counts.iter().copied()).filter(|(_, count)| *count > 0).collect()
+        let used = |sketch: &Sketch| -> Vec<(u32, Octave)> {
+            let octaves = (sketch.first..).zip(sketch.octaves.iter().cloned());
+            octaves.filter(|(_, octave)| octave.used != 0).collect()
         };
         let ends = |sketch: &Sketch| (sketch.count, sketch.min.to_bits(), sketch.max.to_bits());
         ends(self) == ends(other) && used(self) == used(other)
@@ -276,19 +275,70 @@ impl Sketch {
     /// Forgets everything but the room that was made.
     pub(crate) fn clear(&mut self) {
         (self.count, self.min, self.max, self.sum) = (0, f64::INFINITY, f64::NEG_INFINITY, Sum::ZERO);
-        self.counts.fill(0);
+        for octave in self.octaves.iter_mut().filter(|octave| octave.used != 0) {
+            *octave = Octave::EMPTY;
+        }
     }
 }
 
-/// Adds counts of a fixed width; gives their sum.
-fn add_counts<const N: usize>(mine: &mut [u64], theirs: &[u8], read: impl Fn([u8; N]) -> u64) -> Option<u64> {
+/// How an octave's counts are written: below this many by their numbers …
+const FEW: u32 = 8;
+/// … from this many on all of them …
+const MANY: u32 = 40;
+/// … which this says.
+const ALL: u8 = 0x40;
+
+/// Adds an octave's counts; gives their sum.
+fn merge_octave(mine: &mut Octave, bytes: &mut &[u8]) -> Option<u64> {
+    let used = take_byte(bytes)?;
+    if used & ALL != 0 {
+        let width = usize::from(used & !ALL);
+        let (counts, rest) = bytes.split_at_checked(width * Octave::BUCKETS)?;
+        *bytes = rest;
+        return match width {
+            1 => add_all(mine, counts, |[byte]: [u8; 1]| u64::from(byte)),
+            2 => add_all(mine, counts, |bytes| u64::from(u16::from_le_bytes(bytes))),
+            4 => add_all(mine, counts, |bytes| u64::from(u32::from_le_bytes(bytes))),
+            8 => add_all(mine, counts, u64::from_le_bytes),
+            _ => None,
+        };
+    }
+    let set = if u32::from(used) < FEW {
+        let mut set = 0u64;
+        for _ in 0..used {
+            set |= 1u64.checked_shl(take_byte(bytes)?.into())?;
+        }
+        set
+    } else {
+        let (set, rest) = bytes.split_first_chunk()?;
+        *bytes = rest;
+        u64::from_le_bytes(*set)
+    };
+    if set.count_ones() != u32::from(used) {
+        return None;
+    }
+    mine.used |= set;
     let mut total = 0u64;
-    for (mine, theirs) in mine.iter_mut().zip(theirs.as_chunks::<N>().0) {
+    for bucket in bits(set) {
+        let count = take_number(bytes)?;
+        let mine = &mut mine.counts[bucket as usize];
+        *mine = mine.checked_add(count)?;
+        total = total.checked_add(count)?;
+    }
+    Some(total)
+}
+
+/// Adds counts of a fixed width to all of an octave's; gives their sum.
+fn add_all<const N: usize>(mine: &mut Octave, theirs: &[u8], read: impl Fn([u8; N]) -> u64) -> Option<u64> {
+    let mut total = 0u64;
+    for (mine, theirs) in mine.counts.iter_mut().zip(theirs.as_chunks::<N>().0) {
         let here = read(*theirs);
         // Wrapping, which lets the compiler do many at once: no recorder lives to see 2^64 values.
         *mine = mine.wrapping_add(here);
         total = total.wrapping_add(here);
     }
+    let used = |used, (bucket, count): (usize, &u64)| used | u64::from(*count > 0) << bucket;
+    mine.used = mine.counts.iter().enumerate().fold(0, used);
     Some(total)
 }
 
@@ -315,16 +365,17 @@ impl Gaps<'_> {
     }
 }
 
-/// A walk over the buckets in ascending order.
+/// A walk over the octaves in ascending order.
+#[derive(Clone, Copy)]
 struct Walk<'a> {
     sketch: &'a Sketch,
     at: usize,
-    /// Values in the buckets before `at`.
+    /// Values in the octaves before `at`.
     upto: u64,
 }
 
 impl Walk<'_> {
-    /// The value of that rank (from 0), to half a bucket; the first and the last exactly.
+    /// The value of that rank (from 0, never lower than the one before), to half a bucket; the first and the last exactly.
     fn value_at(&mut self, rank: u64) -> f64 {
         let sketch = self.sketch;
         if rank == 0 {
@@ -333,11 +384,19 @@ impl Walk<'_> {
         if rank == sketch.count - 1 {
             return sketch.max;
         }
-        while let Some(count) = sketch.counts.get(self.at) {
-            if rank < self.upto + count {
-                return middle_of(sketch.first + self.at as u32).clamp(sketch.min, sketch.max);
+        while let Some(octave) = sketch.octaves.get(self.at) {
+            let here: u64 = octave.each().map(|(_, count)| count).sum();
+            if rank < self.upto + here {
+                let mut upto = self.upto;
+                for (bucket, count) in octave.each() {
+                    upto += count;
+                    if rank < upto {
+                        let bucket = (sketch.first + self.at as u32) << STEP_BITS | bucket;
+                        return middle_of(bucket).clamp(sketch.min, sketch.max);
+                    }
+                }
             }
-            self.upto += count;
+            self.upto += here;
             self.at += 1;
         }
         sketch.max
@@ -374,6 +433,12 @@ pub(crate) fn take_number(bytes: &mut &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
+    let (byte, rest) = bytes.split_first()?;
+    *bytes = rest;
+    Some(*byte)
 }
 
 pub(crate) fn take_figure(bytes: &mut &[u8]) -> Option<f64> {

@@ -1,7 +1,8 @@
 //! How a record lies in a row of the table `telemetry`.
 
-use rusqlite::Statement;
+use once_cell::race::OnceBox;
 use rusqlite::types::{Null, Value, ValueRef};
+use rusqlite::{CachedStatement, Connection, Statement};
 
 use super::key::Key;
 use super::schema::Columns;
@@ -9,24 +10,58 @@ use crate::record::{Outcome, Record, UNKNOWN, bit, with_record_fields};
 use crate::sketch::Gaps;
 use crate::stats::{Sample, with_tallied_fields};
 
+/// The columns of ours that most records leave as they are by default: what an insertion does not bind it need not pay for.
+macro_rules! with_rare_fields {
+    ($visit:ident) => {
+        $visit! {
+            texts: operation finish_reason error_type request_id session_id trace_id span_id;
+            counts: cached_tokens reasoning_tokens draft_tokens draft_accepted_tokens;
+            levels: queue_seconds;
+        }
+    };
+}
+
+macro_rules! implement_rare {
+    (texts: $($text:ident)*; counts: $($count:ident)*; levels: $($level:ident)*;) => {
+        const RARE: &[&str] = &[$(stringify!($text),)* $(stringify!($count),)* $(stringify!($level),)*];
+
+        /// `RARE.contains`, when compiling.
+        const fn is_rare(name: &str) -> bool {
+            let mut at = 0;
+            while at < RARE.len() {
+                let (rare, name) = (RARE[at].as_bytes(), name.as_bytes());
+                let mut same = 0;
+                while same < name.len() && same < rare.len() && name[same] == rare[same] {
+                    same += 1;
+                }
+                if same == name.len() && same == rare.len() {
+                    return true;
+                }
+                at += 1;
+            }
+            false
+        }
+
+        fn has_rare(record: &Record<'_>) -> bool {
+            false $(|| !record.$text.is_empty())*
+                $(|| !matches!(record.$count, 0 | UNKNOWN))*
+                $(|| record.$level > 0.0)*
+        }
+    };
+}
+with_rare_fields!(implement_rare);
+
 macro_rules! implement_insert {
     (texts: $($text:ident)*; counts: $($count:ident = $c:literal),*; levels: $($level:ident = $l:literal),*;
      extents: $($extent:ident = $e:literal),*; flags: $($flag:ident)*;) => {
-        /// The statement that [`bind`] fills.
-        pub(super) const INSERT: &str = concat!(
-            "INSERT INTO telemetry (timestamp, token_counting_version, outcome, metadata, measured, token_gaps",
-            $(", ", stringify!($text),)* $(", ", stringify!($count),)* $(", ", stringify!($level),)*
-            $(", ", stringify!($extent),)* $(", ", stringify!($flag),)*
-            ") VALUES (?, ?, ?, ?, ?, ?"
-            $(, ", ?", implement_insert!(@nothing $text))* $(, ", ?", implement_insert!(@nothing $count))*
-            $(, ", ?", implement_insert!(@nothing $level))* $(, ", ?", implement_insert!(@nothing $extent))*
-            $(, ", ?", implement_insert!(@nothing $flag))*,
-            ")"
-        );
+        /// The columns in the order in which they are bound.
+        const WRITTEN: &[&str] = &[
+            "timestamp", "token_counting_version", "outcome", "metadata", "measured", "token_gaps",
+            $(stringify!($text),)* $(stringify!($count),)* $(stringify!($level),)* $(stringify!($extent),)*
+            $(stringify!($flag),)*
+        ];
 
-        /// Binds a settled record to [`INSERT`]. What was not measured is stored as 0, and its bit in `measured` is not
-        /// set.
-        pub(super) fn bind(insert: &mut Statement<'_>, record: &Record<'_>) -> rusqlite::Result<()> {
+        fn bind(insert: &mut Statement<'_>, record: &Record<'_>, with_rare: bool) -> rusqlite::Result<()> {
             let mut at = 0;
             let mut next = || {
                 at += 1;
@@ -41,17 +76,55 @@ macro_rules! implement_insert {
             insert.raw_bind_parameter(next(), record.metadata_json)?;
             insert.raw_bind_parameter(next(), record.measured() as i64)?;
             record.token_gaps.with_bytes(|gaps| insert.raw_bind_parameter(next(), gaps))?;
-            $(insert.raw_bind_parameter(next(), record.$text)?;)*
-            $(insert.raw_bind_parameter(next(), if record.$count == UNKNOWN { 0 } else { record.$count as i64 })?;)*
-            $(insert.raw_bind_parameter(next(), if record.$level.is_nan() { 0.0 } else { record.$level })?;)*
-            $(insert.raw_bind_parameter(next(), if record.$extent.is_nan() { 0.0 } else { record.$extent })?;)*
-            $(insert.raw_bind_parameter(next(), record.$flag)?;)*
+            // What was not measured is stored as 0, and its bit in `measured` is not set.
+            let count = |count: u64| if count == UNKNOWN { 0 } else { count as i64 };
+            let figure = |figure: f64| if figure.is_nan() { 0.0 } else { figure };
+            $(if with_rare || const { !is_rare(stringify!($text)) } { insert.raw_bind_parameter(next(), record.$text)?; })*
+            $(if with_rare || const { !is_rare(stringify!($count)) } { insert.raw_bind_parameter(next(), count(record.$count))?; })*
+            $(if with_rare || const { !is_rare(stringify!($level)) } { insert.raw_bind_parameter(next(), figure(record.$level))?; })*
+            $(if with_rare || const { !is_rare(stringify!($extent)) } { insert.raw_bind_parameter(next(), figure(record.$extent))?; })*
+            $(if with_rare || const { !is_rare(stringify!($flag)) } { insert.raw_bind_parameter(next(), record.$flag)?; })*
             Ok(())
         }
     };
-    (@nothing $name:ident) => { "" };
 }
 with_record_fields!(implement_insert);
+
+/// Inserts settled records, one by one.
+pub(super) struct Inserting<'c> {
+    whole: CachedStatement<'c>,
+    /// Without the rare columns.
+    short: CachedStatement<'c>,
+}
+
+impl<'c> Inserting<'c> {
+    pub(super) fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
+        let (whole, short) = insert_sql();
+        Ok(Inserting { whole: connection.prepare_cached(whole)?, short: connection.prepare_cached(short)? })
+    }
+
+    pub(super) fn insert(&mut self, record: &Record<'_>) -> rusqlite::Result<()> {
+        let with_rare = has_rare(record);
+        let statement = if with_rare { &mut self.whole } else { &mut self.short };
+        bind(statement, record, with_rare)?;
+        statement.raw_execute().map(drop)
+    }
+}
+
+/// The statement that inserts all columns, and the one that leaves the rare ones out.
+fn insert_sql() -> (&'static str, &'static str) {
+    static SQL: OnceBox<(String, String)> = OnceBox::new();
+    let (whole, short) = SQL.get_or_init(|| {
+        let sql = |with_rare: bool| {
+            let columns: Vec<&str> =
+                WRITTEN.iter().copied().filter(|column| with_rare || !RARE.contains(column)).collect();
+            let places = vec!["?"; columns.len()].join(", ");
+            format!("INSERT INTO telemetry ({}) VALUES ({places})", columns.join(", "))
+        };
+        Box::new((sql(true), sql(false)))
+    });
+    (whole, short)
+}
 
 macro_rules! implement_reading {
     (counts: $($count:ident)*; means: $($mean:ident)*; sketches: $($sketch:ident)*;) => {

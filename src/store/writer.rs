@@ -2,9 +2,10 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::fault;
 use super::journal::{Journal, Stray};
 use super::rollup::Folder;
-use super::{fault, row};
+use super::row::Inserting;
 use crate::error::{Error, Result};
 use crate::record::Record;
 
@@ -54,7 +55,9 @@ impl Writer {
     /// Inserts a settled record and commits it.
     pub(super) fn insert(&mut self, record: &Record<'_>) -> Result<()> {
         self.within("recording", |connection, folder| {
-            insert(connection, folder, record).map_err(|error| fault::database("recording", &error))
+            let inserted = Inserting::new(connection)
+                .and_then(|mut inserting| insert(connection, &mut inserting, folder, record));
+            inserted.map_err(|error| fault::database("recording", &error))
         })
     }
 
@@ -102,8 +105,9 @@ impl Writer {
             let rejected = &mut written.rejected;
             let (at, rows) = self.within("committing the journal", |connection, folder| {
                 let (mut at, mut rows) = (begin, 0);
+                let mut inserting = Inserting::new(connection).map_err(during)?;
                 for _ in 0..BATCH {
-                    let insert = |record: &Record<'_>| insert(connection, folder, record);
+                    let insert = |record: &Record<'_>| insert(connection, &mut inserting, folder, record);
                     let Some((next, result)) = journal.read(at, &mut buffer, insert) else { break };
                     match result {
                         Ok(Ok(())) => rows += 1,
@@ -142,8 +146,9 @@ impl Writer {
                 return Ok((0, 0));
             }
             let mut rows = 0;
+            let mut inserting = Inserting::new(connection).map_err(during)?;
             let damaged = stray.salvage(committed, |record| {
-                insert(connection, folder, record).map_err(during)?;
+                insert(connection, &mut inserting, folder, record).map_err(during)?;
                 rows += 1;
                 Ok(())
             })?;
@@ -206,10 +211,13 @@ impl Writer {
     }
 }
 
-fn insert(connection: &Connection, folder: &mut Folder, record: &Record<'_>) -> rusqlite::Result<()> {
-    let mut insert = connection.prepare_cached(row::INSERT)?;
-    row::bind(&mut insert, record)?;
-    insert.raw_execute()?;
+fn insert(
+    connection: &Connection,
+    inserting: &mut Inserting<'_>,
+    folder: &mut Folder,
+    record: &Record<'_>,
+) -> rusqlite::Result<()> {
+    inserting.insert(record)?;
     folder.inserted(connection, connection.last_insert_rowid(), record)
 }
 

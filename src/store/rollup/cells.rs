@@ -125,6 +125,39 @@ pub(super) fn is_there(connection: &Connection, tier: Tier, bucket: u64) -> Resu
     found().map(|found| found.is_some()).map_err(|error| fault::database("reading the rollups", &error))
 }
 
+/// Which buckets are kept, asked for in ascending order: one look at the database for many buckets of which none is.
+pub(super) struct Presence<'c> {
+    connection: &'c Connection,
+    tier: Tier,
+    /// The first bucket that is kept from one that was asked for on, and that one.
+    next: Option<(u64, u64)>,
+}
+
+impl<'c> Presence<'c> {
+    pub(super) fn new(connection: &'c Connection, tier: Tier) -> Self {
+        Presence { connection, tier, next: None }
+    }
+
+    pub(super) fn has(&mut self, bucket: u64) -> Result<bool> {
+        let next = match self.next {
+            Some((next, from)) if (from..=next).contains(&bucket) => next,
+            _ => {
+                let sql = "SELECT min(place) FROM tokenjoule_rollup WHERE place >= ? AND place < ?";
+                let end = self.tier as i64 + 1;
+                let places = (first_place(self.tier, bucket), end << super::TIER_SHIFT);
+                let first = self
+                    .connection
+                    .prepare_cached(sql)
+                    .and_then(|mut first| first.query_row(places, |row| row.get::<_, Option<i64>>(0)));
+                let first = first.map_err(|error| fault::database("reading the rollups", &error))?;
+                first.map_or(u64::MAX, super::bucket_at)
+            }
+        };
+        self.next = Some((next, bucket));
+        Ok(next == bucket)
+    }
+}
+
 fn read_part(connection: &Connection, place: i64, bytes: &mut Vec<u8>) -> Result<()> {
     let mut take = |row: &rusqlite::Row<'_>| {
         bytes.extend_from_slice(row.get_ref(0)?.as_blob()?);

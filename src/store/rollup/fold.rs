@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::cells::{self, Collection, Delta};
 use super::cover::{Count, Cover};
 use super::recent::{Kept, Recent};
-use super::{Extent, FEW, MINUTE_SQL, Tier, bounds, minute_of, minutes_of, times_of};
+use super::{Extent, FEW, MANY_ROWS, MINUTE_SQL, Tier, bounds, minute_of, minutes_of, times_of};
 use crate::error::Result;
 use crate::record::{Outcome, Record};
 use crate::stats::Tally;
@@ -151,18 +151,10 @@ impl Folder {
         }
         let mut order: Vec<(u64, KeyId, &Kept)> =
             recent.samples.iter().map(|kept| (minute_of(kept.time), ids[&kept.key], kept)).collect();
-        order.sort_unstable_by_key(|(minute, id, _)| (*minute, *id));
-
-        let minutes = order.chunk_by(|one, other| one.0 == other.0).filter(|of| of[0].0 >= self.frozen);
-        let mut folded = Vec::new();
-        for minute in minutes {
-            // One of a few records now will hardly have had many before.
-            let is_kept =
-                minute.len() as u64 >= FEW / 2 || cells::is_there(connection, Tier::Minute, minute[0].0)?;
-            folded.extend_from_slice(if is_kept { minute } else { &[] });
+        for tier in [Tier::Minute, Tier::TenMinutes] {
+            let folded = self.narrow(connection, tier, &mut order)?;
+            self.add(connection, tier, &Deltas::of(recent, &folded, tier)?, reach)?;
         }
-        self.add(connection, Tier::Minute, &Deltas::of(recent, &folded, Tier::Minute)?, reach)?;
-
         let hour = Tier::Hour.width();
         order.sort_unstable_by_key(|(minute, id, _)| (minute / hour, *id));
         let mut deltas = Deltas::of(recent, &order, Tier::Hour)?;
@@ -174,6 +166,31 @@ impl Folder {
         Ok(())
     }
 
+    /// Those of the samples whose bucket of a narrow tier is kept, or may be from now on; orders them all.
+    fn narrow<'r>(
+        &self,
+        connection: &Connection,
+        tier: Tier,
+        order: &mut [(u64, KeyId, &'r Kept)],
+    ) -> Result<Vec<(u64, KeyId, &'r Kept)>> {
+        let bucket = |sample: &(u64, KeyId, &Kept)| sample.0 / tier.width();
+        order.sort_unstable_by_key(|sample| (bucket(sample), sample.1));
+        let mut kept = cells::Presence::new(connection, tier);
+        let mut folded = Vec::new();
+        for samples in order.chunk_by(|one, other| bucket(one) == bucket(other)) {
+            if minutes_of(tier, bucket(&samples[0])).start < self.frozen {
+                continue;
+            }
+            // One of few records now will hardly have had many before.
+            let cells = samples.chunk_by(|one, other| one.1 == other.1).count();
+            let may_pay = samples.len() as u64 >= FEW / 2 && samples.len() >= 2 * cells;
+            if may_pay || kept.has(bucket(&samples[0]))? {
+                folded.extend_from_slice(samples);
+            }
+        }
+        Ok(folded)
+    }
+
     /// Adds to the buckets that are kept, and makes those that should be from now on.
     fn add(&mut self, connection: &Connection, tier: Tier, deltas: &Deltas, reach: i64) -> Result<()> {
         for bucket in deltas.cells.chunk_by(|one, other| one.bucket == other.bucket) {
@@ -182,10 +199,7 @@ impl Folder {
             if !cells::is_there(connection, tier, at)? {
                 let here: u64 = bucket.iter().map(|cell| cell.calls).sum();
                 let is_frozen = minutes_of(tier, at).start < self.frozen;
-                let rows = rows_in(connection, tier, at, reach, here.max(FEW) + 1)?;
-                if rows < FEW && !is_frozen {
-                    continue;
-                }
+                let rows = rows_in(connection, tier, at, reach, here.max(MANY_ROWS) + 1)?;
                 if rows != here && !is_frozen {
                     self.rebuild(
                         connection,
@@ -193,6 +207,9 @@ impl Folder {
                         at,
                         &Extent { reach, frozen: self.frozen, stale: Vec::new() },
                     )?;
+                    continue;
+                }
+                if !tier.pays(rows, bucket.len() as u64) && !is_frozen {
                     continue;
                 }
             }
@@ -230,13 +247,31 @@ impl Folder {
         if is_frozen && tier <= Tier::Hour {
             return Ok(()); // nothing to make it from
         }
-        if !is_frozen && rows_in(connection, tier, bucket, extent.reach, FEW)? < FEW {
-            return cells::remove(connection, tier, bucket..bucket + 1);
+        if is_frozen {
+            return self.make(connection, tier, bucket, extent);
         }
-        self.make(connection, tier, bucket, extent)
+        let rows = rows_in(connection, tier, bucket, extent.reach, MANY_ROWS)?;
+        let cells =
+            if rows < FEW { Collection::new() } else { self.collect(connection, tier, bucket, extent)? };
+        if tier.pays(rows, cells.len() as u64) {
+            cells::replace(connection, tier, bucket, &cells)
+        } else {
+            cells::remove(connection, tier, bucket..bucket + 1)
+        }
     }
 
     fn make(&mut self, connection: &Connection, tier: Tier, bucket: u64, extent: &Extent) -> Result<()> {
+        let cells = self.collect(connection, tier, bucket, extent)?;
+        cells::replace(connection, tier, bucket, &cells)
+    }
+
+    fn collect(
+        &mut self,
+        connection: &Connection,
+        tier: Tier,
+        bucket: u64,
+        extent: &Extent,
+    ) -> Result<Collection> {
         let minutes = minutes_of(tier, bucket);
         let cover = Cover::within(connection, &Columns::of(connection)?, extent.clone());
         let mut collected = Collected::new(connection, &mut self.keys)?;
@@ -244,7 +279,7 @@ impl Folder {
             Some(finer) => cover.minutes(minutes, finer, &mut collected)?,
             None => cover.rows_of(minutes, &mut collected)?,
         }
-        cells::replace(connection, tier, bucket, &collected.cells)
+        Ok(collected.cells)
     }
 
     /// Keeps every hour before `before`, the start of one, and what is above, whatever it holds, because its rows are about
@@ -266,6 +301,7 @@ impl Folder {
             from = minutes_of(Tier::Hour, next / Tier::Hour.width()).end;
         }
         cells::remove(connection, Tier::Minute, 0..minute)?;
+        cells::remove(connection, Tier::TenMinutes, 0..minute / Tier::TenMinutes.width())?;
         self.set_frozen(connection, minute)
     }
 
@@ -273,7 +309,7 @@ impl Folder {
     /// before is kept whole.
     pub(in crate::store) fn forget_before(&mut self, connection: &Connection, before: f64) -> Result<()> {
         let minute = minute_of(before);
-        for tier in [Tier::Minute, Tier::Hour, Tier::Day, Tier::Month] {
+        for tier in [Tier::Minute, Tier::TenMinutes, Tier::Hour, Tier::Day, Tier::Month] {
             cells::remove(connection, tier, 0..minute / tier.width())?;
         }
         if minute >= self.frozen {

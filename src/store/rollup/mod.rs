@@ -1,5 +1,5 @@
-//! Summaries of the rows by minute, hour, day, 32 days and in all, so that a question costs the same at any number of
-//! records.
+//! Summaries of the rows by minute, ten minutes, hour, day, 32 days and in all, so that a question costs the same at any
+//! number of records.
 //!
 //! A bucket of time holds one cell for each [`Key`](super::key::Key) that has records in it: a tally (stats.rs) as bytes.
 //! They are a cache that can always be rebuilt from the rows, and they are never wrong:
@@ -9,7 +9,8 @@
 //! * Whoever deletes or changes a row that has been folded in leaves its minute in `tokenjoule_stale`, by way of triggers;
 //!   so does whoever inserts one below the reach. A bucket with a stale minute is not used until it has been rebuilt: its
 //!   parts that are not stale are used instead. Our own writing connection has its triggers off, and sees to this itself.
-//! * A bucket of few rows is not kept: its rows are as quick to read (cover.rs).
+//! * A bucket that saves too little, because it has few rows or nearly as many cells, is not kept: its rows are as quick to
+//!   read (cover.rs).
 //! * Before `tokenjoule_reach.frozen` the rows are gone, and hours and what is above them were kept on purpose
 //!   (retention.rs): these are not rebuilt.
 //!
@@ -36,6 +37,8 @@ pub(super) const FORMAT: i64 = 1;
 
 /// A bucket with fewer rows is not kept.
 const FEW: u64 = 32;
+/// A bucket with more rows is kept, however many cells they are in: nobody shall have to read more than that.
+const MANY_ROWS: u64 = 4096;
 
 /// Timestamps from here on (the year 280,707) share the last minute; those before 1970 share the first.
 const LAST_SECOND: u64 = (1 << 43) - 1;
@@ -54,24 +57,36 @@ pub(super) const MINUTE_SQL: &str = "(CAST(max(0, min({}, 8796093022207)) AS INT
 #[repr(u8)]
 pub(super) enum Tier {
     Minute = 0,
-    Hour = 1,
-    Day = 2,
-    Month = 3,
-    Whole = 4,
+    TenMinutes = 1,
+    Hour = 2,
+    Day = 3,
+    Month = 4,
+    Whole = 5,
 }
 
 impl Tier {
-    pub(super) const ALL: [Tier; 5] = [Tier::Minute, Tier::Hour, Tier::Day, Tier::Month, Tier::Whole];
+    pub(super) const ALL: [Tier; 6] =
+        [Tier::Minute, Tier::TenMinutes, Tier::Hour, Tier::Day, Tier::Month, Tier::Whole];
 
     /// In minutes.
     pub(super) fn width(self) -> u64 {
         match self {
             Tier::Minute => 1,
+            Tier::TenMinutes => 10,
             Tier::Hour => 60,
             Tier::Day => 24 * 60,
             Tier::Month => 32 * 24 * 60,
             Tier::Whole => MINUTES,
         }
+    }
+
+    /// Whether a bucket is worth its room: for a narrow one that is more rows in each cell, because there are more of them.
+    fn pays(self, rows: u64, cells: u64) -> bool {
+        let saves = match self {
+            Tier::Minute | Tier::TenMinutes => rows >= 4 * cells,
+            Tier::Hour | Tier::Day | Tier::Month | Tier::Whole => 2 * rows >= 3 * cells,
+        };
+        rows >= FEW && (saves || rows >= MANY_ROWS)
     }
 
     fn finer(self) -> Option<Tier> {
