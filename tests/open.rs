@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rusqlite::Connection;
-use support::{have, run, scratch, skip};
+use support::{mount, run, scratch, skip};
 use tokenjoule::error::{ErrorKind, Result};
 use tokenjoule::record::{Outcome, Record};
 use tokenjoule::store::{Query, Store, StoreOptions};
@@ -137,6 +137,39 @@ fn what_is_no_telemetry_database_of_this_version_is_refused_and_left_as_it_was()
         .execute_batch("CREATE TABLE telemetry (volts REAL, timestamp REAL)")
         .unwrap();
     refused(ErrorKind::Schema, "model_id");
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_left_as_it_is_byte_for_byte() {
+    let folder = scratch();
+    let path = folder.path().join("x.db");
+    let store = open(&path).unwrap();
+    record(&store, "m");
+    store.close().unwrap();
+    // Its program closed it; or died, so that the newest of it is in the WAL alone.
+    let dead = folder.path().join("dead");
+    fs::create_dir(&dead).unwrap();
+    let newer = Connection::open(&path).unwrap();
+    newer.execute_batch("PRAGMA user_version = 1000").unwrap();
+    for name in ["x.db", "x.db-wal", "x.db-shm"] {
+        fs::copy(folder.path().join(name), dead.join(name)).unwrap();
+    }
+    newer.close().unwrap();
+    assert!(fs::metadata(dead.join("x.db-wal")).unwrap().len() > 0);
+    for folder in [folder.path(), &dead] {
+        let look = || {
+            let mut files = look(folder);
+            files.remove("x.db-shm"); // SQLite's locks and index: whoever looks at a WAL needs it
+            files
+        };
+        let before = look();
+        for error in
+            [open(&folder.join("x.db")).err().unwrap(), open_read_only(&folder.join("x.db")).err().unwrap()]
+        {
+            assert!(error.kind == ErrorKind::Schema && error.message.contains("1000"), "{error:?}");
+        }
+        assert!(look() == before, "something has changed");
+    }
 }
 
 /// The table as the Python reference's first version made it, and a row of it.
@@ -271,8 +304,8 @@ fn a_read_only_file_system_is_enough_for_reading() {
     let folder = scratch();
     let disk = folder.path().join("disk");
     fs::create_dir(&disk).unwrap();
-    if !have("sh", &["-c", &format!("mount -t tmpfs -o size=8m tmpfs {}", disk.display())]) {
-        return;
+    if !mount(&disk, "8m") {
+        return; // disk.rs has a read-only folder
     }
     let result = std::panic::catch_unwind(|| {
         let path = disk.join("t.db");
@@ -308,11 +341,56 @@ fn a_relative_path_means_the_folder_in_which_it_was_opened() {
     store.close().unwrap();
 }
 
+/// SQLite takes 504 bytes, less than the system's 4,096: what is longer is refused by name, before anything is made.
 #[test]
-fn a_path_of_4096_characters_is_refused_by_the_system_and_a_long_one_is_not() {
+fn a_path_that_is_too_long_is_refused_by_name() {
     let folder = scratch();
-    let long = format!("{}/{}/x.db", "d".repeat(200), "e".repeat(200));
-    open(&folder.path().join(long)).unwrap().close().unwrap();
-    let error = open(&folder.path().join("f/".repeat(2048))).err().unwrap();
-    assert_eq!(error.kind, ErrorKind::Io, "{error}");
+    let of = |bytes: usize| {
+        let folder = folder.path().join("d".repeat(200));
+        let name = bytes - folder.as_os_str().len() - 1;
+        let path = folder.join(format!("{}/{}", "é".repeat(60), "x".repeat(name - 121)));
+        assert_eq!(path.as_os_str().len(), bytes);
+        path
+    };
+    let long = of(504);
+    let store = open(&long).unwrap();
+    record(&store, "m");
+    store.close().unwrap();
+    assert_eq!(open_read_only(&long).unwrap().count().unwrap(), 1);
+    fs::remove_dir_all(folder.path().join("d".repeat(200))).unwrap();
+
+    let name_beyond_the_systems = folder.path().join("n".repeat(256));
+    for path in [of(505), folder.path().join("f/".repeat(1000)), folder.path().join("f/".repeat(2048))] {
+        for error in [open(&path).err().unwrap(), open_read_only(&path).err().unwrap()] {
+            assert!(error.kind == ErrorKind::Io && error.message.contains("504"), "{error}");
+        }
+    }
+    let error = open(&name_beyond_the_systems).err().unwrap();
+    assert!(error.kind == ErrorKind::Io && error.message.contains("nnn"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
+
+    // A link to it is no way around.
+    let link = folder.path().join("link.db");
+    fs::create_dir_all(of(505).parent().unwrap()).unwrap();
+    fs::write(of(505), "").unwrap();
+    symlink(of(505), &link).unwrap();
+    let error = open(&link).err().unwrap();
+    assert!(error.kind == ErrorKind::Io && error.message.contains("504"), "{error}");
+}
+
+#[test]
+fn in_memory_each_store_is_its_own_and_nothing_is_on_disk() {
+    let [one, other] = [(); 2].map(|()| Store::open(":memory:", &StoreOptions::default()).unwrap());
+    (0..3).for_each(|_| record(&one, "m"));
+    one.flush().unwrap();
+    assert_eq!((one.count().unwrap(), other.count().unwrap()), (3, 0));
+    assert_eq!(one.aggregate(&Query::default()).unwrap().total.call_count, 3);
+    let health = one.health().unwrap();
+    assert_eq!((health.recorded, health.committed), (3, 3));
+    assert_eq!((health.journal_size, health.database_bytes), (0, 0));
+    assert_eq!((one.prune(1.0).unwrap(), one.clear().unwrap()), (0, 3));
+    one.close().unwrap();
+    other.close().unwrap();
+    let entries = fs::read_dir(".").unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(entries.into_iter().all(|name| !name.to_str().unwrap().contains("memory")));
 }

@@ -23,6 +23,9 @@ pub(super) struct Opened {
     pub(super) path: Option<PathBuf>,
 }
 
+/// The longest path that SQLite takes, in bytes: it has 512 for the name of the WAL and a terminating zero.
+const LONGEST: usize = 504;
+
 /// Opens the database at `path`.
 pub(super) fn open(path: &str, options: &StoreOptions) -> Result<Opened> {
     if path.is_empty() {
@@ -39,6 +42,7 @@ pub(super) fn open(path: &str, options: &StoreOptions) -> Result<Opened> {
     }
     // SQLite remembers the path that it was given; the process may change its folder.
     let absolute = std::path::absolute(path).map_err(|error| fault::io(Path::new(path), &error))?;
+    check_length(&absolute)?;
     let timeout = Duration::from_millis(options.busy_timeout_ms.into());
     if options.read_only {
         check_file(&absolute)?.ok_or_else(|| Error::new(ErrorKind::Io, format!("{path}: does not exist")))?;
@@ -49,6 +53,13 @@ pub(super) fn open(path: &str, options: &StoreOptions) -> Result<Opened> {
     make_file(&absolute)?;
     // Whatever links lead here, the journals are to lie beside the file itself, as SQLite's own do.
     let real = fs::canonicalize(&absolute).map_err(|error| fault::io(&absolute, &error))?;
+    check_length(&real)?;
+    // A connection that can write empties the WAL into the database when it is closed: a change, and not ours to make
+    // in a newer version's. What else is wrong shows below.
+    match read_untouched(&real, timeout, schema::check) {
+        Err(error) if error.kind == ErrorKind::Schema => return Err(error),
+        _ => (),
+    }
     // If this fails a file that was made stays, empty: another process may have it open already.
     let (writer, reader) = open_file(&real, options, timeout)?;
     Ok(Opened { writer: Some(writer), reader: Some(Reader::Kept(reader)), path: Some(real) })
@@ -63,6 +74,10 @@ fn open_file(path: &Path, options: &StoreOptions, timeout: Duration) -> Result<(
     };
     let named = |error: rusqlite::Error| cannot_open(&path.to_string_lossy(), &error);
     let mut writer = connect(flags | OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(named)?;
+    // What it may not write to SQLite opens all the same, to fail at the first commit.
+    if writer.is_readonly(rusqlite::MAIN_DB).map_err(named)? {
+        return Err(Error::new(ErrorKind::Io, format!("{}: is write-protected", path.display())));
+    }
     write_through(&writer).map_err(named)?;
 
     // SQLite gives up at once where waiting could mean a deadlock, as in two processes that both switch to WAL.
@@ -72,7 +87,11 @@ fn open_file(path: &Path, options: &StoreOptions, timeout: Duration) -> Result<(
             Err(error) if error.kind == ErrorKind::Busy && Instant::now() < deadline => {
                 sleep(Duration::from_millis(5));
             }
-            other => break other?,
+            Err(error) => {
+                let message = format!("{}: {}", path.display(), error.message);
+                return Err(Error { message, ..error });
+            }
+            Ok(()) => break,
         }
     }
     let reader = connect(flags | OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(named)?;
@@ -102,6 +121,15 @@ fn prepare(connection: &mut Connection, durability: Durability) -> Result<()> {
     );
     connection.execute_batch(&pragmas).map_err(|error| fault::database("switching to WAL mode", &error))?;
     schema::migrate(connection)
+}
+
+fn check_length(path: &Path) -> Result<()> {
+    let bytes = path.as_os_str().len();
+    if bytes > LONGEST {
+        let message = format!("a path of {bytes} bytes; SQLite takes at most {LONGEST}: {}", path.display());
+        return Err(Error::new(ErrorKind::Io, message));
+    }
+    Ok(())
 }
 
 /// Makes the database's file and its folders, for this user only, if they are not there.

@@ -90,6 +90,18 @@ pub fn have(tool: &str, arguments: &[&str]) -> bool {
     works
 }
 
+/// Whether `folder` is now a disk of its own of that size, in memory. No skip where it is not, as in most containers:
+/// whoever asks has another test of the same thing that needs no such power.
+pub fn mount(folder: &Path, size: &str) -> bool {
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder);
+    let is_mounted = mount.output().is_ok_and(|output| output.status.success());
+    if !is_mounted {
+        println!("no disk can be mounted here");
+    }
+    is_mounted
+}
+
 /// Says that the running test is skipped, and why, past the test harness's capture. `make test` counts these lines.
 pub fn skip(why: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
