@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 mod support;
 
-use support::{have, run, scratch, skip};
+use support::{mount, run, scratch, skip};
 use tokenjoule::bus::Bus;
 use tokenjoule::call::{Call, Report, Start};
 use tokenjoule::error::ErrorKind;
@@ -198,6 +198,111 @@ fn a_flipped_bit_costs_one_record_and_is_reported() {
     assert_eq!((store.count().unwrap(), store.health().unwrap().damaged_journals), (20, 0));
 }
 
+/// Where the ring begins in a journal's file.
+const RING: u64 = 4096 + 512 * 1024;
+
+#[test]
+fn frames_in_another_order_cost_themselves_and_are_reported() {
+    let (folder, database, journal) = death();
+    let frame = frame_bytes() as usize;
+    let mut bytes = fs::read(&journal).unwrap();
+    let (first, second) = bytes[RING as usize..][3 * frame..].split_at_mut(4 * frame);
+    first[..frame].swap_with_slice(&mut second[..frame]); // r3 and r7
+    fs::write(&journal, bytes).unwrap();
+    let store = open(&database, patient());
+    let health = store.health().unwrap();
+    assert_eq!((health.adopted, health.damaged_journals), (19, 1), "{:?}", health.last_failure);
+    assert!(health.last_failure.unwrap().error.message.contains("2 records"));
+    let left = committed(&database);
+    assert!(!left.contains(&"r3".to_owned()) && !left.contains(&"r7".to_owned()));
+    store.close().unwrap();
+    assert_eq!(journals(folder.path()).len(), 1, "set aside");
+}
+
+/// Changes the frame of r5 with `change`, and its checksum with it: what is to hold when somebody means harm.
+fn forge(journal: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(journal).unwrap();
+    let frame = frame_bytes() as usize;
+    let at = RING as usize + 5 * frame;
+    let seed = u32::from_le_bytes(bytes[32..36].try_into().unwrap());
+    let described = u64::from_le_bytes(bytes[at + 8..at + 16].try_into().unwrap());
+    let length = (described >> 32 & 0xFF_FFFF) as usize;
+    let checksum = |frame: &[u8], payload: &[u8]| {
+        let mut header = frame[..16].to_vec();
+        header[8..12].fill(0);
+        crc32c::crc32c_append(crc32c::crc32c_append(seed, &header), payload)
+    };
+    let mut payload = bytes[at + 16..][..length].to_vec();
+    assert_eq!(checksum(&bytes[at..], &payload), described as u32, "as the library does it");
+    change(&mut payload);
+    payload.resize(length, 0);
+    bytes[at + 16..][..length].copy_from_slice(&payload);
+    let checksum = checksum(&bytes[at..], &payload);
+    bytes[at + 8..at + 12].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(journal, bytes).unwrap();
+}
+
+#[test]
+fn a_length_beyond_the_frame_or_the_ring_costs_one_record_and_is_reported() {
+    /// The strings of the victim's records, the last thing in their frames: the model, the request, the metadata.
+    const STRINGS: usize = "mr5{}".len();
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 4] = [
+        ("a frame longer than the ring", |journal| {
+            let file = fs::OpenOptions::new().write(true).open(journal).unwrap();
+            file.write_all_at(&[0xFF; 3], RING + 5 * frame_bytes() + 12).unwrap();
+        }),
+        ("a frame of no length", |journal| {
+            let file = fs::OpenOptions::new().write(true).open(journal).unwrap();
+            file.write_all_at(&[0; 3], RING + 5 * frame_bytes() + 12).unwrap();
+        }),
+        ("a string longer than its frame", |journal| {
+            forge(journal, |payload| {
+                let lengths = payload.len() - STRINGS;
+                payload[lengths - 4..lengths].fill(0xFF);
+            });
+        }),
+        ("all ones", |journal| forge(journal, |payload| payload.fill(0xFF))),
+    ];
+    for (what, damage) in damages {
+        let (_folder, database, journal) = death();
+        damage(&journal);
+        let store = open(&database, patient());
+        let health = store.health().unwrap();
+        assert_eq!((health.adopted, health.damaged_journals, health.corrupt), (20, 1, 1), "{what}");
+        let left = committed(&database);
+        assert!(left.contains(&"r4".to_owned()) && !left.contains(&"r5".to_owned()), "{what}: {left:?}");
+        record(&store, 99).unwrap();
+        store.close().unwrap();
+    }
+}
+
+/// As after a power cut: the pages of a file come to the disk in any order.
+#[test]
+fn a_journal_without_its_beginning_is_reported_and_kept() {
+    let (folder, database, journal) = death();
+    let file = fs::OpenOptions::new().write(true).open(&journal).unwrap();
+    file.write_all_at(&[0; 4096], 0).unwrap();
+    let before = fs::read(&journal).unwrap();
+    let store = open(&database, patient());
+    let health = store.health().unwrap();
+    assert_eq!(
+        (health.adopted, health.damaged_journals, health.corrupt),
+        (0, 1, 1),
+        "{:?}",
+        health.last_failure
+    );
+    store.close().unwrap();
+    assert_eq!(journals(folder.path()), std::slice::from_ref(&journal));
+    assert!(fs::read(&journal).unwrap() == before);
+    // All of it zeros: nothing had come to the disk, and there is nothing to keep.
+    fs::write(&journal, vec![0; before.len()]).unwrap();
+    let store = open(&database, patient());
+    assert_eq!(store.health().unwrap().damaged_journals, 0);
+    store.close().unwrap();
+    assert!(journals(folder.path()).is_empty());
+}
+
 #[test]
 fn what_is_no_journal_is_reported_and_left_as_it_is() {
     let folder = scratch();
@@ -369,8 +474,8 @@ fn on_a_full_disk_records_wait_in_the_journal_and_go_on_when_there_is_room() {
     let folder = scratch();
     let disk = folder.path().join("disk");
     fs::create_dir(&disk).unwrap();
-    if !have("sh", &["-c", &format!("mount -t tmpfs -o size=3m tmpfs {}", disk.display())]) {
-        return;
+    if !mount(&disk, "3m") {
+        return; // disk.rs has a limit on the size of files
     }
     let unmount = || run(Command::new("umount").arg("-l").arg(&disk));
     let result = std::panic::catch_unwind(|| {

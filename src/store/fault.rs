@@ -18,7 +18,10 @@ pub(super) fn database(doing: &str, error: &rusqlite::Error) -> Error {
 
 pub(super) fn io(path: &Path, error: &std::io::Error) -> Error {
     let kind = match error.kind() {
-        std::io::ErrorKind::StorageFull => ErrorKind::Full,
+        // A quota and a limit on the size of files are full disks for one user, or one process.
+        std::io::ErrorKind::StorageFull
+        | std::io::ErrorKind::QuotaExceeded
+        | std::io::ErrorKind::FileTooLarge => ErrorKind::Full,
         _ => ErrorKind::Io,
     };
     Error::new(kind, format!("{}: {error}", path.display()))

@@ -58,6 +58,7 @@ impl Locked {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(path)?;
+        write_in_place(&file);
         // SAFETY: a call on a descriptor that is open.
         let result = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) };
         let locked = if result == 0 { Locked::lock(file) } else { Err(io::Error::from_raw_os_error(result)) };
@@ -101,6 +102,24 @@ impl Drop for Locked {
         // The file is closed after this, and the lock is gone with it.
     }
 }
+
+/// Asks a file system that writes every change to a new place (btrfs) to write this file's in place. Otherwise a full
+/// disk has no room for them, whatever was preallocated, and tells so by SIGBUS. The file must be empty.
+#[cfg(target_os = "linux")]
+fn write_in_place(file: &File) {
+    const FS_NOCOW_FL: libc::c_int = 0x0080_0000; // linux/fs.h
+    let mut flags: libc::c_int = 0;
+    // SAFETY: calls on an open descriptor, with an int that outlives them. Other file systems refuse, and lose nothing.
+    unsafe {
+        if libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) == 0 {
+            flags |= FS_NOCOW_FL;
+            libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_in_place(_file: &File) {}
 
 /// A mapping of a file's words, shared with the file.
 pub(super) struct Map {

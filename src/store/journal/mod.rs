@@ -58,7 +58,7 @@ pub(crate) struct Journal {
     name: String,
     ring: Ring<Part>,
     slots: Slots<Part>,
-    _locked: Locked,
+    locked: Locked,
 }
 
 impl Journal {
@@ -103,7 +103,7 @@ impl Journal {
                 ring: Ring::new(Part::new(&map, HEADER + slot_words, ring_words), seed, ring_words as u64),
                 path,
                 name,
-                _locked: locked,
+                locked,
             });
         }
     }
@@ -228,7 +228,7 @@ impl Journal {
     /// Deletes the file. Everything in it is committed.
     pub(crate) fn remove(&self) {
         debug_assert!(self.slots.are_free());
-        let _ = fs::remove_file(&self.path);
+        remove(&self.path, &self.locked);
     }
 }
 
@@ -236,7 +236,7 @@ impl Journal {
 pub(crate) struct Stray {
     path: PathBuf,
     name: String,
-    _locked: Locked,
+    locked: Locked,
     ring: Ring<Vec<AtomicU64>>,
     slots: Slots<Vec<AtomicU64>>,
 }
@@ -331,8 +331,8 @@ impl Stray {
             .map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
             .collect();
         if words.len() < HEADER || words[0] != MAGIC {
-            // A process that died in making its journal had recorded nothing.
-            if bytes.iter().all(|byte| *byte == 0) || words.first() == Some(&0) {
+            // Emptied where it could not be deleted; or nothing of it had come to the disk before a power cut.
+            if bytes.iter().all(|byte| *byte == 0) {
                 let _ = fs::remove_file(&path);
                 return Ok(None);
             }
@@ -359,7 +359,7 @@ impl Stray {
         part(HEADER as u64);
         let slots = Slots::new(part(slot_words));
         let ring = Ring::new(part(ring_words), seed, ring_words);
-        Ok(Some(Stray { path, name: name.to_owned(), _locked: locked, ring, slots }))
+        Ok(Some(Stray { path, name: name.to_owned(), locked, ring, slots }))
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -388,7 +388,8 @@ impl Stray {
                     at = next;
                 }
                 found => {
-                    damaged += u64::from(found.is_some());
+                    let is_damage = found.is_some() || self.ring.is_misplaced(at, begin..end, &mut buffer);
+                    damaged += u64::from(is_damage);
                     at += ring::ALIGN;
                 }
             }
@@ -410,7 +411,7 @@ impl Stray {
 
     /// Deletes the file. Everything in it is committed.
     pub(crate) fn remove(self) {
-        let _ = fs::remove_file(&self.path);
+        remove(&self.path, &self.locked);
     }
 
     /// Keeps the file under a name by which nobody takes it over again: all that is whole in it is committed, and somebody
@@ -419,6 +420,18 @@ impl Stray {
         let mut aside = self.path.clone().into_os_string();
         aside.push(".damaged");
         let _ = fs::rename(&self.path, aside);
+    }
+}
+
+/// Deletes a journal of which everything is committed. Where nothing can be deleted, as in a folder that has become
+/// read-only, it is emptied, or whoever opens the database next would take it over again. Nobody uses its mapping any
+/// more.
+fn remove(path: &Path, locked: &Locked) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let _ = locked.file().set_len(0);
+        }
+        _ => (),
     }
 }
 

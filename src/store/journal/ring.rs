@@ -14,6 +14,7 @@
 //! lap's words say an older position. What the consumer has taken up to is `tail`; what is before it may be overwritten.
 
 use std::borrow::Borrow;
+use std::ops::Range;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -138,27 +139,35 @@ impl<W: Borrow<[AtomicU64]>> Ring<W> {
     /// Reads the frame at `position`; `None` if none was ever finished there. Needs no `head`: for a ring whose process is
     /// dead.
     pub(crate) fn salvage(&self, position: u64, payload: &mut Vec<u8>) -> Option<Found> {
-        if self.word(position).load(Ordering::Acquire) != position {
-            return None;
-        }
-        let description = self.word(position + 1).load(Ordering::Relaxed);
+        let is_its = self.word(position).load(Ordering::Acquire) == position;
+        is_its.then(|| self.frame(position, position, payload))
+    }
+
+    /// Whether the frame of another of these positions is at `place`: somebody moved it there.
+    pub(crate) fn is_misplaced(&self, place: u64, positions: Range<u64>, payload: &mut Vec<u8>) -> bool {
+        let position = self.word(place).load(Ordering::Acquire);
+        positions.contains(&position)
+            && position.is_multiple_of(ALIGN)
+            && position & self.mask != place & self.mask
+            && matches!(self.frame(place, position, payload), Found::Frame { .. })
+    }
+
+    /// Reads the frame of `position` at `place`.
+    fn frame(&self, place: u64, position: u64, payload: &mut Vec<u8>) -> Found {
+        let description = self.word(place + 1).load(Ordering::Relaxed);
         let (described, checksum) = (description & !0xFFFF_FFFF, description as u32);
         let (kind, bytes) = ((description >> 56) as u8, (description >> 32 & 0xFF_FFFF) as usize);
         if Self::words_for(bytes) > self.size() {
-            return Some(Found::Damaged);
+            return Found::Damaged;
         }
         payload.clear();
         for at in 0..(bytes as u64).div_ceil(8) {
-            let word = self.word(position + HEADER + at).load(Ordering::Relaxed);
+            let word = self.word(place + HEADER + at).load(Ordering::Relaxed);
             payload.extend_from_slice(&word.to_le_bytes());
         }
         payload.truncate(bytes);
         let is_whole = self.checksum(position, described, payload) == checksum;
-        Some(if is_whole {
-            Found::Frame { kind, next: position + Self::words_for(bytes) }
-        } else {
-            Found::Damaged
-        })
+        if is_whole { Found::Frame { kind, next: position + Self::words_for(bytes) } } else { Found::Damaged }
     }
 
     /// Gives the words before `position` back to the producers. For the one consumer.
