@@ -60,6 +60,19 @@ impl Store {
         }
     }
 
+    /// Takes over the journals that could not be when the store was opened.
+    fn adopt_waiting(&self) {
+        let (Some(path), names) = (&self.path, self.tally.take_waiting_journals()) else { return };
+        if names.is_empty() {
+            return;
+        }
+        let _opening = opening();
+        let mut writer = lock(&self.writer);
+        let Some(writer) = writer.as_mut() else { return };
+        let _inside = Inside::enter();
+        adopt_named(path, names, writer, &self.tally);
+    }
+
     pub(super) fn wake_committer(&self) {
         if let Some(committer) = self.committer.get() {
             committer.wake();
@@ -77,12 +90,21 @@ pub(super) fn opening() -> MutexGuard<'static, ()> {
 /// Takes over the journals of dead processes. What cannot be taken over is left where it is, and shows in the health.
 pub(super) fn adopt(database: &Path, writer: &mut Writer, tally: &Tally) {
     journal::sweep(database);
-    for name in journal::names_beside(database) {
-        let adopted = Stray::take(database, &name).and_then(|stray| match stray {
-            Some(stray) => writer.adopt(stray),
-            None => Ok((0, 0)),
-        });
-        match adopted {
+    adopt_named(database, journal::names_beside(database), writer, tally);
+}
+
+fn adopt_named(database: &Path, names: Vec<String>, writer: &mut Writer, tally: &Tally) {
+    let mut names = names.into_iter();
+    while let Some(name) = names.next() {
+        let stray = match Stray::take(database, &name) {
+            Ok(Some(stray)) => stray,
+            Ok(None) => continue,
+            Err(error) => {
+                tally.damaged_journal(&error);
+                continue;
+            }
+        };
+        match writer.adopt(stray) {
             Ok((records, damaged)) => {
                 tally.adopted(records);
                 if damaged > 0 {
@@ -90,6 +112,12 @@ pub(super) fn adopt(database: &Path, writer: &mut Writer, tally: &Tally) {
                         format!("journal {name}: {damaged} records in it were damaged; it was set aside");
                     tally.damaged_journal(&Error::new(ErrorKind::Corrupt, message));
                 }
+            }
+            // It is the database that cannot be written to now. The others would wait for it in vain as long again.
+            Err(error) if matches!(error.kind, ErrorKind::Busy | ErrorKind::Full | ErrorKind::Io) => {
+                tally.failure(&error);
+                tally.waiting_journal(name);
+                names.by_ref().for_each(|name| tally.waiting_journal(name));
             }
             Err(error) => tally.damaged_journal(&error),
         }
@@ -166,5 +194,6 @@ fn commit_until_stopped(store: &Weak<Store>, pace: &Pace, interval: Duration) {
         let Some(store) = store.upgrade() else { return };
         // Failures are accounted for in the health; the next round tries again.
         is_behind = store.commit_all().is_ok() && store.look_after();
+        store.adopt_waiting();
     }
 }

@@ -68,6 +68,8 @@ pub(super) struct Tally {
     damaged_journals: AtomicU64,
     pruned: AtomicU64,
     failures: Mutex<Failures>,
+    /// Journals of dead processes that are yet to be taken over, by their names.
+    waiting_journals: Mutex<Vec<String>>,
 }
 
 #[derive(Default, Clone)]
@@ -109,6 +111,14 @@ impl Tally {
     pub(super) fn damaged_journal(&self, error: &Error) {
         self.damaged_journals.fetch_add(1, Ordering::Relaxed);
         self.failure(error);
+    }
+
+    pub(super) fn waiting_journal(&self, name: String) {
+        lock(&self.waiting_journals).push(name);
+    }
+
+    pub(super) fn take_waiting_journals(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.waiting_journals))
     }
 
     /// Something failed, and no record was lost by it.
