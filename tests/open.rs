@@ -18,11 +18,9 @@ use tokenjoule::store::{Query, Store, StoreOptions};
 
 const READ_ONLY: StoreOptions = StoreOptions {
     read_only: true,
-    durability: tokenjoule::store::Durability::Process,
-    overflow: tokenjoule::store::Overflow::Wait,
     busy_timeout_ms: 200,
-    commit_interval_ms: 100,
     journal_bytes: 1 << 20,
+    ..StoreOptions::DEFAULT
 };
 
 fn open(path: &Path) -> Result<Arc<Store>> {

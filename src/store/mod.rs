@@ -93,19 +93,24 @@ pub struct StoreOptions {
     pub keep_rollups: bool,
 }
 
+impl StoreOptions {
+    /// What a store is opened with if nothing else is said.
+    pub const DEFAULT: StoreOptions = StoreOptions {
+        read_only: false,
+        durability: Durability::Process,
+        overflow: Overflow::Wait,
+        busy_timeout_ms: 5000,
+        commit_interval_ms: 100,
+        journal_bytes: 8 << 20,
+        max_age_seconds: 0.0,
+        max_bytes: 0,
+        keep_rollups: false,
+    };
+}
+
 impl Default for StoreOptions {
     fn default() -> Self {
-        StoreOptions {
-            read_only: false,
-            durability: Durability::Process,
-            overflow: Overflow::Wait,
-            busy_timeout_ms: 5000,
-            commit_interval_ms: 100,
-            journal_bytes: 8 << 20,
-            max_age_seconds: 0.0,
-            max_bytes: 0,
-            keep_rollups: false,
-        }
+        StoreOptions::DEFAULT
     }
 }
 

@@ -145,23 +145,25 @@ impl Writer {
             if committed == Some(ADOPTED) {
                 return Ok((0, 0));
             }
-            let mut rows = 0;
+            let (mut rows, mut rejected) = (0, 0);
             let mut inserting = Inserting::new(connection).map_err(during)?;
             let damaged = stray.salvage(committed, |record| {
-                insert(connection, &mut inserting, folder, record).map_err(during)?;
-                rows += 1;
+                match insert(connection, &mut inserting, folder, record) {
+                    Ok(()) => rows += 1,
+                    Err(error) if is_transient(&error) => return Err(during(error)),
+                    Err(_) => rejected += 1,
+                }
                 Ok(())
             })?;
             set_position(connection, stray.name(), ADOPTED).map_err(during)?;
-            Ok((rows, damaged))
+            Ok((rows, damaged + rejected))
         })?;
         let name = stray.name().to_owned();
-        if damaged == 0 {
-            stray.remove();
-        } else {
-            stray.set_aside();
+        let is_gone = if damaged == 0 { stray.remove() } else { stray.set_aside() };
+        if is_gone {
+            // If this fails, a journal is remembered that is no more.
+            let _ = forget(&self.connection, &name);
         }
-        forget(&self.connection, &name).map_err(during)?;
         Ok((rows, damaged))
     }
 
@@ -203,9 +205,11 @@ impl Writer {
     /// Closes the connection. `journal`: it is empty, and goes.
     pub(super) fn close(self, journal: Option<&Journal>) -> Result<()> {
         let during = |error| fault::database("closing the database", &error);
-        if let Some(journal) = journal {
-            journal.remove();
-            forget(&self.connection, journal.name()).map_err(during)?;
+        if let Some(journal) = journal
+            && journal.remove()
+        {
+            // If this fails, as on a full disk, a journal is remembered that is no more.
+            let _ = forget(&self.connection, journal.name());
         }
         self.connection.close().map_err(|(_, error)| during(error))
     }

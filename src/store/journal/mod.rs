@@ -225,10 +225,10 @@ impl Journal {
         self.slots.free(slot);
     }
 
-    /// Deletes the file. Everything in it is committed.
-    pub(crate) fn remove(&self) {
+    /// Deletes the file. Everything in it is committed. Gives whether nobody will find anything in it again.
+    pub(crate) fn remove(&self) -> bool {
         debug_assert!(self.slots.are_free());
-        remove(&self.path, &self.locked);
+        remove(&self.path, &self.locked)
     }
 }
 
@@ -409,29 +409,27 @@ impl Stray {
         Ok(damaged)
     }
 
-    /// Deletes the file. Everything in it is committed.
-    pub(crate) fn remove(self) {
-        remove(&self.path, &self.locked);
+    /// Deletes the file. Everything in it is committed. Gives whether nobody will find anything in it again.
+    pub(crate) fn remove(self) -> bool {
+        remove(&self.path, &self.locked)
     }
 
     /// Keeps the file under a name by which nobody takes it over again: all that is whole in it is committed, and somebody
-    /// may want to look at the rest.
-    pub(crate) fn set_aside(self) {
+    /// may want to look at the rest. Gives whether that worked.
+    pub(crate) fn set_aside(self) -> bool {
         let mut aside = self.path.clone().into_os_string();
         aside.push(".damaged");
-        let _ = fs::rename(&self.path, aside);
+        fs::rename(&self.path, aside).is_ok()
     }
 }
 
 /// Deletes a journal of which everything is committed. Where nothing can be deleted, as in a folder that has become
 /// read-only, it is emptied, or whoever opens the database next would take it over again. Nobody uses its mapping any
 /// more.
-fn remove(path: &Path, locked: &Locked) {
+fn remove(path: &Path, locked: &Locked) -> bool {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            let _ = locked.file().set_len(0);
-        }
-        _ => (),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => locked.file().set_len(0).is_ok(),
+        _ => true,
     }
 }
 
