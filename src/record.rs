@@ -223,17 +223,17 @@ macro_rules! implement_record {
         }
 
         impl<'a> Record<'a> {
-            /// Whether [`Record::check_fields`] would find nothing: without a branch for each field, because nearly every
-            /// record passes.
-            fn are_fields_good(&self) -> bool {
-                let is_bad_count = |count: u64| (count > i64::MAX as u64) & (count != UNKNOWN);
-                let is_bad_figure = |figure: f64| (figure < 0.0) | (figure == f64::INFINITY);
-                let texts = [$(self.$text.len()),*].iter().fold(false, |bad, length| bad | (*length > MAX_STRING));
-                let counts = [$(self.$count),*].iter().fold(false, |bad, count| bad | is_bad_count(*count));
-                let figures = [$(self.$level,)* $(self.$extent),*];
-                let figures = figures.iter().fold(false, |bad, figure| bad | is_bad_figure(*figure));
-                let good = !(texts | counts | figures);
-                good
+            /// Whether [`Record::check_fields`] will find nothing, without a branch for each field: nearly every record
+            /// passes. `false` is only a suspicion.
+            #[inline]
+            fn is_above_suspicion(&self) -> bool {
+                const INFINITE: u64 = f64::INFINITY.to_bits();
+                let (mut signs, mut lengths, mut infinite) = (0, 0, false);
+                $(lengths |= self.$text.len();)*
+                $(signs |= self.$count.wrapping_add(1);)* // of UNKNOWN that is 0
+                $(signs |= self.$level.to_bits(); infinite |= self.$level.to_bits() == INFINITE;)*
+                $(signs |= self.$extent.to_bits(); infinite |= self.$extent.to_bits() == INFINITE;)*
+                (lengths < MAX_STRING) & (signs >> 63 == 0) & !infinite
             }
 
             /// Refuses what no record may hold, naming the field.
@@ -266,29 +266,48 @@ macro_rules! implement_record {
 with_record_fields!(implement_record);
 
 impl<'a> Record<'a> {
-    /// The record as it is stored: checked, with its timestamp, its total and its unknowns settled. `now` is the wall
-    /// clock, Unix seconds.
+    /// The record as it is stored: checked, and settled. `now` is the wall clock, Unix seconds.
     pub fn settled(&self, now: impl FnOnce() -> f64) -> Result<Record<'a>> {
         self.check()?;
         let mut settled = *self;
-        settled.settle_unknowns();
         if settled.timestamp == 0.0 {
             settled.timestamp = now();
         }
-        if settled.total_tokens == 0 || settled.total_tokens == UNKNOWN {
-            settled.total_tokens = sum_of_known(settled.prompt_tokens, settled.completion_tokens);
-        }
-        // A spread of zero is a measurement only where the gaps were measured at all.
-        if settled.std_itl_ms == 0.0 && settled.mean_itl_ms.is_nan() {
-            settled.std_itl_ms = f64::NAN;
-        }
-        if settled.metadata_json.is_empty() {
-            settled.metadata_json = "{}";
-        }
+        settled.settle();
         Ok(settled)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Gives what was left open its one meaning: which figures are unknown, the total, the metadata. Doing it twice is the
+    /// same as once.
+    pub(crate) fn settle(&mut self) {
+        self.settle_unknowns();
+        if self.total_tokens == 0 || self.total_tokens == UNKNOWN {
+            self.total_tokens = sum_of_known(self.prompt_tokens, self.completion_tokens);
+        }
+        // A spread of zero is a measurement only where the gaps were measured at all.
+        if self.std_itl_ms == 0.0 && self.mean_itl_ms.is_nan() {
+            self.std_itl_ms = f64::NAN;
+        }
+        if self.metadata_json.is_empty() {
+            self.metadata_json = "{}";
+        }
+    }
+
+    /// Refuses what no record may hold, naming the field.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<()> {
+        // In one look what nearly every record passes.
+        let is_fine = !self.model_id.is_empty()
+            & (self.timestamp >= 0.0)
+            & (self.timestamp < f64::INFINITY)
+            & !(self.gpu_utilization_pct > 100.0)
+            & self.metadata_json.is_empty()
+            & self.is_above_suspicion();
+        if is_fine { Ok(()) } else { self.check_each() }
+    }
+
+    #[cold]
+    fn check_each(&self) -> Result<()> {
         if self.model_id.is_empty() {
             return Err(Error::invalid("model_id", "is required and must not be empty"));
         }
@@ -296,9 +315,7 @@ impl<'a> Record<'a> {
             return Err(Error::invalid("timestamp", "is NaN; 0 means now"));
         }
         check_figure("timestamp", self.timestamp)?;
-        if !self.are_fields_good() {
-            self.check_fields()?;
-        }
+        self.check_fields()?;
         if self.gpu_utilization_pct > 100.0 {
             let what = format!("is {}; a percentage is at most 100", self.gpu_utilization_pct);
             return Err(Error::invalid("gpu_utilization_pct", what));

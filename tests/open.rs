@@ -16,12 +16,8 @@ use tokenjoule::error::{ErrorKind, Result};
 use tokenjoule::record::{Outcome, Record};
 use tokenjoule::store::{Query, Store, StoreOptions};
 
-const READ_ONLY: StoreOptions = StoreOptions {
-    read_only: true,
-    busy_timeout_ms: 200,
-    journal_bytes: 1 << 20,
-    ..StoreOptions::DEFAULT
-};
+const READ_ONLY: StoreOptions =
+    StoreOptions { read_only: true, busy_timeout_ms: 200, journal_bytes: 1 << 20, ..StoreOptions::DEFAULT };
 
 fn open(path: &Path) -> Result<Arc<Store>> {
     Store::open(path.to_str().unwrap(), &StoreOptions { read_only: false, ..READ_ONLY })

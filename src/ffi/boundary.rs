@@ -97,6 +97,24 @@ pub(super) unsafe fn struct_in<T: Sized_>(at: *const T, argument: &str) -> Resul
     Ok(value)
 }
 
+/// As [`struct_in`], without a copy if the struct is as long as this library's.
+///
+/// # Safety
+/// As for [`struct_in`], and the struct stays as it is for `'a`.
+#[inline]
+pub(super) unsafe fn struct_view<'a, T: Sized_>(
+    at: *const T,
+    argument: &str,
+    completed: &'a mut Option<T>,
+) -> Result<&'a T> {
+    if checked_size(at, argument)? == size_of::<T>() {
+        // SAFETY: not NULL, aligned, and as long as a T, whose fields are valid whatever their bytes.
+        return Ok(unsafe { &*at });
+    }
+    // SAFETY: the caller's promise is the same.
+    Ok(completed.insert(unsafe { struct_in(at, argument) }?))
+}
+
 /// How many bytes of a `T` the caller's struct has room for.
 pub(super) fn room_out<T: Sized_>(at: *const T, argument: &str) -> Result<usize> {
     Ok(checked_size(at, argument)?.min(size_of::<T>()))
@@ -164,9 +182,14 @@ pub(super) unsafe fn string<'a>(text: *const c_char, field: &str) -> Result<&'a 
 /// `text` is NUL-terminated, and stays as it is for `'a`.
 unsafe fn checked_string<'a>(text: *const c_char, field: &str) -> Result<&'a str> {
     // SAFETY: by this function's contract.
-    let bytes = unsafe { CStr::from_ptr(text) };
-    bytes
-        .to_str()
+    let text = unsafe { CStr::from_ptr(text) };
+    // Most strings are short and ASCII.
+    let bytes = text.to_bytes();
+    if bytes.is_ascii() {
+        // SAFETY: ASCII is UTF-8.
+        return Ok(unsafe { std::str::from_utf8_unchecked(bytes) });
+    }
+    text.to_str()
         .map_err(|error| Error::invalid(field, format!("is not valid UTF-8 (byte {})", error.valid_up_to())))
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::boundary::{
-    Sized_, entry, handle, initialise, not_null, room_out, string, struct_in, struct_out, write_out,
+    Sized_, entry, handle, initialise, not_null, room_out, string, struct_in, struct_out, struct_view,
+    write_out,
 };
 use super::error::{tj_error, tj_status};
 use super::record::tj_telemetry_record;
@@ -305,7 +306,8 @@ pub unsafe extern "C" fn tj_record(
     unsafe {
         entry(error, || {
             let store = store_of(store)?;
-            match struct_in(record, "record").and_then(|record| record.view()) {
+            let mut completed = None;
+            match struct_view(record, "record", &mut completed).and_then(|record| record.view()) {
                 Ok(record) => store.record(&record),
                 Err(refusal) => Err(store.refused(refusal)),
             }

@@ -21,8 +21,7 @@ use crate::sync::lock;
 impl Store {
     /// Commits everything that was recorded before.
     pub(super) fn commit_all(&self) -> Result<()> {
-        let journal = self.journal();
-        match journal.as_ref() {
+        match &self.journal {
             Some(journal) => self.commit_from(journal, journal.head()),
             None => Ok(()),
         }
@@ -30,8 +29,7 @@ impl Store {
 
     /// Commits the record at `position`. Whoever comes while another commits finds its own record committed, too.
     pub(super) fn commit_past(&self, position: u64) -> Result<()> {
-        let journal = self.journal();
-        match journal.as_ref() {
+        match &self.journal {
             Some(journal) => self.commit_from(journal, position + 1),
             None => Ok(()),
         }

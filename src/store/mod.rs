@@ -26,7 +26,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rusqlite::Connection;
 
@@ -122,8 +122,8 @@ pub struct Store {
     path: Option<PathBuf>,
     /// The calls in flight, and [`CLOSED`].
     life: AtomicU64,
-    /// `None`: in memory, opened for queries only, or shut. Only shutting takes the lock for writing.
-    journal: RwLock<Option<Journal>>,
+    /// `None`: in memory, or opened for queries only. Sealed when the store is shut.
+    journal: Option<Journal>,
     /// `None`: opened for queries only, or shut.
     writer: Mutex<Option<Writer>>,
     /// `None`: in memory, where the writer's connection is the only one, or shut.
@@ -165,7 +165,7 @@ impl Store {
             options: *options,
             path: opened.path,
             life: AtomicU64::new(0),
-            journal: RwLock::new(journal),
+            journal,
             writer: Mutex::new(opened.writer),
             reader: Mutex::new(opened.reader),
             committer: OnceLock::new(),
@@ -194,14 +194,19 @@ impl Store {
         if let Some(committer) = self.committer.get() {
             committer.stop();
         }
+        if let Some(journal) = &self.journal {
+            journal.seal();
+        }
         let committed = self.commit_all();
         let _inside = Inside::enter();
         // The writer's connection last: the last one to go checkpoints, and the reader's could not.
         drop(lock(&self.reader).take());
-        let journal = self.journal.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(writer) = lock(&self.writer).take() else { return committed };
         // A journal that could not be committed stays, for whoever opens the database next.
-        let closed = writer.close(journal.as_ref().filter(|_| committed.is_ok()));
+        let closed = writer.close(self.journal.as_ref().filter(|_| committed.is_ok()));
+        if let Some(journal) = &self.journal {
+            journal.unlock();
+        }
         committed.and(closed)
     }
 
@@ -226,8 +231,10 @@ impl Store {
 
     /// `slot`: the record ends the call that is in that slot of the journal. Taken when the slot is free again.
     fn write(&self, record: &Record<'_>, slot: &mut Option<usize>) -> Result<()> {
-        let settled = record.settled(wall_clock).map_err(|refusal| self.refused(refusal))?;
-        let position = match self.keep_settled(&settled, slot) {
+        record.check().map_err(|refusal| self.refused(refusal))?;
+        let now = if record.timestamp == 0.0 { wall_clock() } else { 0.0 };
+        let dated = Record { timestamp: now, ..*record };
+        let position = match self.keep(if now > 0.0 { &dated } else { record }, slot) {
             Ok(position) => position,
             Err(error) => {
                 match error.kind {
@@ -245,11 +252,11 @@ impl Store {
     }
 
     /// Gives the record's position in the journal, if that is where it is.
-    fn keep_settled(&self, record: &Record<'_>, slot: &mut Option<usize>) -> Result<Option<u64>> {
+    fn keep(&self, record: &Record<'_>, slot: &mut Option<usize>) -> Result<Option<u64>> {
         loop {
-            let journal = self.journal();
-            let Some(journal) = journal.as_ref() else {
-                self.with_writer(|writer| writer.insert(record))?;
+            let Some(journal) = &self.journal else {
+                let settled = record.settled(wall_clock)?;
+                self.with_writer(|writer| writer.insert(&settled))?;
                 self.tally.committed(1);
                 return Ok(None);
             };
@@ -265,6 +272,7 @@ impl Store {
                     }
                     return Ok(Some(position));
                 }
+                None if journal.is_sealed() => return Err(closed()),
                 None if self.options.overflow == Overflow::Reject => {
                     self.wake_committer();
                     return Err(Error::new(ErrorKind::Full, "the journal is full"));
@@ -387,9 +395,8 @@ impl Store {
     pub fn health(&self) -> Result<Health> {
         self.process.check("the store")?;
         let mut health = self.tally.health();
-        let journal = self.journal();
-        (health.journal_used, health.journal_size) = journal.as_ref().map(Journal::usage).unwrap_or_default();
-        drop(journal);
+        let journal = self.journal.as_ref().filter(|journal| !journal.is_sealed());
+        (health.journal_used, health.journal_size) = journal.map(Journal::usage).unwrap_or_default();
         health.database_bytes = self.path.as_ref().map_or(0, |path| open::bytes_of(path));
         (health.oldest, health.newest) = self.read(query::span).unwrap_or((f64::NAN, f64::NAN));
         health.rollups_waiting = self.read(rollup::waiting).unwrap_or(0);
@@ -409,10 +416,6 @@ impl Store {
             return Err(Error::new(ErrorKind::ReadOnly, "the store was opened with read_only"));
         }
         Ok(())
-    }
-
-    fn journal(&self) -> RwLockReadGuard<'_, Option<Journal>> {
-        self.journal.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does a step of what is to be done beside recording. Gives whether there is more to do right away.
@@ -471,9 +474,7 @@ impl Recorder for Store {
             self.call_is_over();
             return None;
         }
-        let journal = self.journal();
-        let slot = journal.as_ref().and_then(|journal| journal.begin(call, record));
-        drop(journal);
+        let slot = self.journal.as_ref().and_then(|journal| journal.begin(call, record));
         Some(Box::new(KeptCall { store: self, slot }))
     }
 }
@@ -488,8 +489,7 @@ struct KeptCall {
 impl OpenCall for KeptCall {
     fn told(&self, told: &Told) {
         let Some(slot) = self.slot else { return };
-        let journal = self.store.journal();
-        if let Some(journal) = journal.as_ref() {
+        if let Some(journal) = &self.store.journal {
             journal.tell(slot, told);
         }
     }
@@ -508,8 +508,7 @@ impl Drop for KeptCall {
         }
         if let Some(slot) = self.slot {
             // The caller goes on without its record; the slot goes on without the call.
-            let journal = self.store.journal();
-            if let Some(journal) = journal.as_ref() {
+            if let Some(journal) = &self.store.journal {
                 journal.forget(slot);
             }
         }
@@ -538,9 +537,7 @@ impl Drop for Store {
         if let Ok(reader) = self.reader.get_mut() {
             std::mem::forget(reader.take());
         }
-        if let Ok(journal) = self.journal.get_mut() {
-            std::mem::forget(journal.take());
-        }
+        std::mem::forget(self.journal.take());
         if let Some(committer) = self.committer.take() {
             std::mem::forget(committer);
         }

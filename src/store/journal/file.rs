@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use once_cell::race::OnceBox;
@@ -123,14 +123,10 @@ fn write_in_place(_file: &File) {}
 
 /// A mapping of a file's words, shared with the file.
 pub(super) struct Map {
-    at: *const AtomicU64,
+    /// NULL: unmapped.
+    at: AtomicPtr<AtomicU64>,
     words: usize,
 }
-
-// SAFETY: the mapping is plain memory that only atomic operations touch, valid until it is dropped.
-unsafe impl Send for Map {}
-// SAFETY: as above.
-unsafe impl Sync for Map {}
 
 impl Map {
     /// Maps a file of `words` words, all pages present and writable: a page fault in recording would be its cost many
@@ -150,20 +146,37 @@ impl Map {
         unsafe {
             libc::madvise(at, words * 8, libc::MADV_POPULATE_WRITE)
         };
-        Ok(Map { at: at.cast(), words })
+        Ok(Map { at: AtomicPtr::new(at.cast()), words })
     }
 
+    #[inline]
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: mapped, page-aligned, `words` long, and the file is as long: it was preallocated. Atomics may change
-        // behind a shared reference.
-        unsafe { std::slice::from_raw_parts(self.at, self.words) }
+        let at = self.at.load(Ordering::Relaxed);
+        if at.is_null() {
+            return &[];
+        }
+        // SAFETY: mapped until `unmap`, page-aligned, `words` long, and the file is as long: it was preallocated. Atomics
+        // may change behind a shared reference.
+        unsafe { std::slice::from_raw_parts(at, self.words) }
+    }
+
+    /// Gives the memory back. From now on there are no words.
+    ///
+    /// # Safety
+    /// Nobody is using them.
+    pub(super) unsafe fn unmap(&self) {
+        let at = self.at.swap(std::ptr::null_mut(), Ordering::AcqRel);
+        if !at.is_null() {
+            // SAFETY: the mapping made in `new`; by this function's contract nothing borrows from it.
+            unsafe { libc::munmap(at.cast(), self.words * 8) };
+        }
     }
 }
 
 impl Drop for Map {
     fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`; nothing borrows from a value that is being dropped.
-        unsafe { libc::munmap(self.at.cast_mut().cast(), self.words * 8) };
+        // SAFETY: nothing borrows from a value that is being dropped.
+        unsafe { self.unmap() };
     }
 }
 
@@ -181,6 +194,7 @@ impl Part {
 }
 
 impl Borrow<[AtomicU64]> for Part {
+    #[inline]
     fn borrow(&self) -> &[AtomicU64] {
         &self.map.words()[self.first..][..self.words]
     }

@@ -1,4 +1,5 @@
-//! A record as bytes: the numbers in the order of `with_record_fields!`, the lengths of the strings, the strings.
+//! A record as bytes: the numbers in the order of `with_record_fields!`, the lengths of the strings, the strings, zeros up
+//! to a whole word.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Outcome, Record, with_record_fields};
@@ -6,31 +7,37 @@ use crate::sketch::Gaps;
 
 /// The bytes of a record: on the stack, unless its strings are long.
 pub(crate) struct Buffer {
-    short: [u8; Buffer::SHORT],
+    short: Aligned,
     used: usize,
     /// Instead of `short`, if that is too short.
     long: Vec<u8>,
 }
 
+/// Bytes whose checksum is quickly made: of whole words.
+#[repr(align(8))]
+struct Aligned([u8; Buffer::SHORT]);
+
 impl Buffer {
-    const SHORT: usize = 512;
+    const SHORT: usize = 640;
 
     pub(crate) fn new() -> Buffer {
-        Buffer { short: [0; Buffer::SHORT], used: 0, long: Vec::new() }
+        Buffer { short: Aligned([0; Buffer::SHORT]), used: 0, long: Vec::new() }
     }
 
     /// Room for exactly so many bytes, all of them zero.
+    #[inline]
     fn room(&mut self, bytes: usize) -> &mut [u8] {
         self.used = bytes;
         if bytes <= Buffer::SHORT {
-            return &mut self.short[..bytes];
+            return &mut self.short.0[..bytes];
         }
         self.long = vec![0; bytes];
         &mut self.long
     }
 
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        if self.used <= Buffer::SHORT { &self.short[..self.used] } else { &self.long }
+        if self.used <= Buffer::SHORT { &self.short.0[..self.used] } else { &self.long }
     }
 }
 
@@ -76,13 +83,20 @@ macro_rules! implement_frame {
         /// The strings, the metadata and the sketch of the gaps.
         const TEXTS: usize = [$(stringify!($text)),*].len() + 2;
 
-        fn numbers(record: &Record<'_>) -> [u64; NUMBERS] {
-            [
-                record.timestamp.to_bits(),
-                u64::from(record.token_counting_version) << 32 | u64::from(record.outcome as u32),
-                $(record.$count,)* $(record.$level.to_bits(),)* $(record.$extent.to_bits(),)*
-                $(u64::from(record.$flag),)*
-            ]
+        #[inline]
+        fn put_numbers(record: &Record<'_>, bytes: &mut [u8; NUMBERS * 8]) {
+            let mut words = bytes.as_chunks_mut().0.iter_mut();
+            let mut put = |number: u64| {
+                if let Some(word) = words.next() {
+                    *word = number.to_le_bytes();
+                }
+            };
+            put(record.timestamp.to_bits());
+            put(u64::from(record.token_counting_version) << 32 | u64::from(record.outcome as u32));
+            $(put(record.$count);)*
+            $(put(record.$level.to_bits());)*
+            $(put(record.$extent.to_bits());)*
+            $(put(u64::from(record.$flag));)*
         }
 
         fn texts<'a>(record: &'a Record<'_>, gaps: &'a [u8]) -> [&'a [u8]; TEXTS] {
@@ -121,17 +135,17 @@ pub(crate) fn encode(record: &Record<'_>, buffer: &mut Buffer) {
     record.token_gaps.with_bytes(|gaps| encode_with(record, gaps.unwrap_or_default(), buffer));
 }
 
+#[inline]
 fn encode_with(record: &Record<'_>, gaps: &[u8], buffer: &mut Buffer) {
-    let (numbers, texts) = (numbers(record), texts(record, gaps));
+    let texts = texts(record, gaps);
     let length = NUMBERS * 8 + TEXTS * 4 + texts.iter().map(|text| text.len()).sum::<usize>();
-    let room = buffer.room(length);
-    let (first, rest) = room.split_at_mut(NUMBERS * 8);
-    for (to, number) in first.chunks_exact_mut(8).zip(numbers) {
-        to.copy_from_slice(&number.to_le_bytes());
-    }
+    // Filled up to whole words.
+    let room = buffer.room(length.next_multiple_of(8));
+    let Some((first, rest)) = room.split_first_chunk_mut() else { return };
+    put_numbers(record, first);
     let (lengths, mut rest) = rest.split_at_mut(TEXTS * 4);
-    for (to, text) in lengths.chunks_exact_mut(4).zip(texts) {
-        to.copy_from_slice(&(text.len() as u32).to_le_bytes());
+    for (to, text) in lengths.as_chunks_mut().0.iter_mut().zip(texts) {
+        *to = (text.len() as u32).to_le_bytes();
         if !text.is_empty() {
             let (to, behind) = rest.split_at_mut(text.len());
             to.copy_from_slice(text);
@@ -147,5 +161,6 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record<'_>> {
     if !gaps.is_empty() {
         record.token_gaps = Gaps::Kept(gaps);
     }
+    record.settle(); // here rather than when it is recorded: the caller need not wait for it
     Ok(record)
 }

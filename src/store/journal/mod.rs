@@ -4,12 +4,12 @@
 //! store is opened, mapped, and locked as long as its process lives. Whoever opens the database next takes over the
 //! journals whose lock is free: what is in them goes into the database, and they are deleted.
 //!
-//! Format, version 1. All numbers are 64-bit words, little-endian; the file is memory, so a process of the other byte order
+//! Format, version 2. All numbers are 64-bit words, little-endian; the file is memory, so a process of the other byte order
 //! finds another magic number and leaves it alone.
 //!
 //! ```text
 //! word 0     "TJOURNAL"
-//! word 1     version (1)
+//! word 1     version (2)
 //! word 2     words in the ring, a power of two
 //! word 3     words in the slots
 //! word 4     the seed of the ring's checksums (32 bits)
@@ -30,19 +30,20 @@ use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::bus::Told;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Outcome, Record, UNKNOWN};
+use crate::sync::lock;
 use file::{Identity, Locked, Map, Part};
 use frame::Buffer;
 use ring::{Found, Full, Ring};
 use slots::Slots;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"TJOURNAL");
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const HEADER: usize = 512;
 const SLOTS: usize = 512;
 /// Behind the name of a journal that is being made.
@@ -58,7 +59,9 @@ pub(crate) struct Journal {
     name: String,
     ring: Ring<Part>,
     slots: Slots<Part>,
-    locked: Locked,
+    map: Arc<Map>,
+    /// `None`: given up.
+    locked: Mutex<Option<Locked>>,
 }
 
 impl Journal {
@@ -103,7 +106,8 @@ impl Journal {
                 ring: Ring::new(Part::new(&map, HEADER + slot_words, ring_words), seed, ring_words as u64),
                 path,
                 name,
-                locked,
+                map,
+                locked: Mutex::new(Some(locked)),
             });
         }
     }
@@ -121,6 +125,16 @@ impl Journal {
     /// Up to where records have been given back.
     pub(crate) fn tail(&self) -> u64 {
         self.ring.tail()
+    }
+
+    /// From now on it takes no more records: [`Journal::append`] finds no room.
+    pub(crate) fn seal(&self) {
+        self.ring.seal();
+    }
+
+    /// Whether it was sealed.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.ring.is_sealed()
     }
 
     /// Bytes in use, and bytes there are.
@@ -225,10 +239,22 @@ impl Journal {
         self.slots.free(slot);
     }
 
-    /// Deletes the file. Everything in it is committed. Gives whether nobody will find anything in it again.
+    /// Deletes the file. It was sealed, and everything in it is committed. Gives whether nobody will find anything in it
+    /// again.
+    #[allow(unsafe_code)] // the journal's mapping
     pub(crate) fn remove(&self) -> bool {
-        debug_assert!(self.slots.are_free());
-        remove(&self.path, &self.locked)
+        debug_assert!(self.ring.is_sealed() && self.slots.are_free());
+        let is_gone = lock(&self.locked).as_ref().is_none_or(|locked| remove(&self.path, locked));
+        // SAFETY: words are used between a claim and the end of its filling, by the consumer on its way to the last claim,
+        // and for calls in flight. There are no claims any more, since it was sealed; all that were made are filled and
+        // consumed, since everything is committed; and the calls have ended.
+        unsafe { self.map.unmap() };
+        is_gone
+    }
+
+    /// Gives the file up, for whoever opens the database next.
+    pub(crate) fn unlock(&self) {
+        drop(lock(&self.locked).take());
     }
 }
 

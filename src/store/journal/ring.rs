@@ -21,6 +21,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// Frames begin on multiples of this many words: one cache line.
 pub(crate) const ALIGN: u64 = 8;
 const HEADER: u64 = 2;
+/// The bit of `head` that says that nothing is pushed any more: no room is ever found from there on.
+const SEALED: u64 = 1 << 63;
 /// The largest payload, in bytes.
 pub(crate) const MAX_PAYLOAD: usize = (1 << 24) - 1;
 
@@ -52,7 +54,7 @@ pub(crate) enum Found {
     End,
 }
 
-/// There is no room until the consumer has taken more.
+/// There is no room until the consumer has taken more, or ever, if the ring is sealed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
@@ -82,12 +84,22 @@ impl<W: Borrow<[AtomicU64]>> Ring<W> {
 
     /// Where the next frame will begin.
     pub(crate) fn head(&self) -> u64 {
-        self.head.load(Ordering::Acquire)
+        self.head.load(Ordering::Acquire) & !SEALED
     }
 
     /// Up to where the consumer has taken.
     pub(crate) fn tail(&self) -> u64 {
         self.tail.load(Ordering::Acquire)
+    }
+
+    /// From now on every claim is refused. Those made before are still filled.
+    pub(crate) fn seal(&self) {
+        self.head.fetch_or(SEALED, Ordering::AcqRel);
+    }
+
+    /// Whether it was sealed.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.head.load(Ordering::Acquire) & SEALED != 0
     }
 
     /// Claims the words for a frame. The claim must be filled, or the consumer waits for it for ever.
@@ -130,7 +142,7 @@ impl<W: Borrow<[AtomicU64]>> Ring<W> {
 
     /// Reads what is at `position`, where a frame begins, into `payload`. For the one consumer.
     pub(crate) fn read(&self, position: u64, payload: &mut Vec<u8>) -> Found {
-        if position == self.head.load(Ordering::Acquire) {
+        if position == self.head() {
             return Found::End;
         }
         self.salvage(position, payload).unwrap_or(Found::Unfinished)
@@ -184,16 +196,16 @@ impl<W: Borrow<[AtomicU64]>> Ring<W> {
 }
 
 /// Stores bytes in words, little-endian, the last one filled up with zeros.
+#[inline]
 fn store(places: &[AtomicU64], bytes: &[u8]) {
-    let mut words = bytes.chunks_exact(8);
-    for (place, word) in places.iter().zip(&mut words) {
-        place.store(u64::from_le_bytes(word.try_into().unwrap_or_default()), Ordering::Relaxed);
+    let (words, rest) = bytes.as_chunks();
+    for (place, word) in places.iter().zip(words) {
+        place.store(u64::from_le_bytes(*word), Ordering::Relaxed);
     }
-    let rest = words.remainder();
     if !rest.is_empty() {
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
-        places[bytes.len() / 8].store(u64::from_le_bytes(last), Ordering::Relaxed);
+        places[words.len()].store(u64::from_le_bytes(last), Ordering::Relaxed);
     }
 }
 
