@@ -133,7 +133,9 @@ macro_rules! implement_reading {
             "id", "timestamp", "model_id", "engine", "agent", "is_warmup", "token_counting_version", "outcome",
             "measured", "token_gaps", $(stringify!($count),)* $(stringify!($mean),)* $(stringify!($sketch),)*
         ];
-        /// The bits of the figures in `measured`.
+        /// The bits of the counts in `measured` ...
+        const COUNT_BITS: &[u64] = &[$(bit::$count),*];
+        /// ... and of the figures.
         const BITS: &[u64] = &[$(bit::$mean,)* $(bit::$sketch,)*];
     };
 }
@@ -194,7 +196,9 @@ impl<'r> Row<'r> {
         let mut sample = Sample { outcome: self.key().outcome, gaps, ..Sample::default() };
         let mut columns = 10..;
         let mut next = || columns.next().map_or(ValueRef::Null, |at| row.get_ref_unwrap(at));
-        sample.counts.iter_mut().for_each(|mine| *mine = count(next()));
+        for (mine, bit) in sample.counts.iter_mut().zip(COUNT_BITS) {
+            *mine = count(next(), measured & bit != 0);
+        }
         for (mine, bit) in sample.figures.iter_mut().zip(BITS) {
             *mine = figure(next(), measured & bit != 0);
         }
@@ -218,16 +222,12 @@ macro_rules! implement_full {
                 let mut next = || columns.next().map_or(ValueRef::Null, |at| row.get_ref_unwrap(at));
                 let measured = integer(row.get_ref_unwrap(8)) as u64;
                 let has = |bit: u64| measured & bit != 0;
-                let counted = |value: ValueRef<'_>, is_measured: bool| match count(value) {
-                    0 if !is_measured => UNKNOWN,
-                    count => count,
-                };
                 let key = self.key();
                 Record {
                     timestamp: self.0.time(),
                     metadata_json: text(next()),
                     $($text: text(next()),)*
-                    $($count: counted(next(), has(bit::$count)),)*
+                    $($count: count(next(), has(bit::$count)),)*
                     $($level: figure(next(), has(bit::$level)),)*
                     $($extent: figure(next(), has(bit::$extent)),)*
                     $($flag: integer(next()) != 0,)*
@@ -282,12 +282,13 @@ fn text(value: ValueRef<'_>) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn count(value: ValueRef<'_>) -> u64 {
-    match value {
+fn count(value: ValueRef<'_>, is_measured: bool) -> u64 {
+    let count = match value {
         ValueRef::Integer(count) => u64::try_from(count).unwrap_or(0),
         ValueRef::Real(count) => count as u64, // saturates, and takes a negative for 0
         _ => 0,
-    }
+    };
+    if count == 0 && !is_measured { UNKNOWN } else { count }
 }
 
 fn figure(value: ValueRef<'_>, is_measured: bool) -> f64 {
