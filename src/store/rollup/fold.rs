@@ -26,7 +26,8 @@ pub(in crate::store) struct Folder {
     seen: Option<i64>,
     reach: i64,
     frozen: u64,
-    /// The newest row.
+    /// The oldest row when it looked, and the newest.
+    oldest: i64,
     newest: i64,
     /// Whether a minute may be stale.
     is_stale: bool,
@@ -49,6 +50,7 @@ impl Folder {
         self.seen = None;
         self.keys.forget_ids();
         (self.reach, self.frozen) = bounds(connection)?.unwrap_or((i64::MIN, 0));
+        self.oldest = number("SELECT min(id) FROM telemetry")?.unwrap_or(i64::MIN);
         self.newest = number("SELECT max(id) FROM telemetry")?.unwrap_or(i64::MIN);
         self.is_stale = number("SELECT min(minute) FROM tokenjoule_stale")?.is_some();
         self.recent = (self.newest <= self.reach).then(Recent::default);
@@ -89,7 +91,10 @@ impl Folder {
     pub(in crate::store) fn waiting(&self) -> u64 {
         match &self.recent {
             Some(recent) => recent.samples.len() as u64,
-            None => self.newest.saturating_sub(self.reach).max(0) as u64,
+            None => {
+                let reach = self.reach.max(self.oldest.saturating_sub(1));
+                self.newest.saturating_sub(reach).max(0) as u64
+            }
         }
     }
 
