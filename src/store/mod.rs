@@ -367,11 +367,14 @@ impl Store {
         self.with_reader(|connection| records::batches(connection, query))
     }
 
-    /// Checks the database, and that the rollups say what the rows say. Hands what does not to `report`, and gives how many
-    /// such things there were: it should be none. Reads every record several times.
-    pub fn verify(&self, mut report: impl FnMut(&Difference<'_>)) -> Result<u64> {
+    /// Checks the database, and that the rollups say what the rows say. Hands what does not to `report` when all has
+    /// been checked, and gives how many such things there were: it should be none. Reads every record several times.
+    pub fn verify(&self, report: impl FnMut(&Difference)) -> Result<u64> {
         self.check_open()?;
-        self.with_reader(|connection| verify::verify(connection, &mut report))
+        // Not while it reads: `report` may use the store, and what is read may have to be read again.
+        let differences = self.with_reader(verify::verify)?;
+        differences.iter().for_each(report);
+        Ok(differences.len() as u64)
     }
 
     /// Folds all rows into the rollups, as the store does by itself little by little. `progress` gets how many rows are

@@ -14,28 +14,27 @@ use crate::stats::Tally;
 
 /// A rollup that does not say what its rows say.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Difference<'a> {
+pub struct Difference {
     /// The bucket, Unix seconds: from …
     pub since: f64,
     /// … to before. Infinite for the bucket of all time.
     pub until: f64,
     /// Of which calls.
-    pub model_id: &'a str,
+    pub model_id: String,
     /// Of which calls.
-    pub engine: &'a str,
+    pub engine: String,
     /// Of which calls.
-    pub agent: &'a str,
+    pub agent: String,
     /// The figure: `calls`, or the name of a record's field.
-    pub what: &'a str,
+    pub what: &'static str,
     /// What the rows say.
     pub expected: f64,
     /// What the rollup says.
     pub found: f64,
 }
 
-/// Checks the database, then every bucket that is in use against its rows. Hands the first difference of each cell to
-/// `report`, and gives how many there were.
-pub(super) fn verify(connection: &Connection, report: &mut dyn FnMut(&Difference<'_>)) -> Result<u64> {
+/// Checks the database, then every bucket that is in use against its rows. Gives the first difference of each cell.
+pub(super) fn verify(connection: &Connection) -> Result<Vec<Difference>> {
     let during = |error| fault::database("checking the database", &error);
     let verdict = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     let verdict = verdict.map_err(during)?;
@@ -43,7 +42,7 @@ pub(super) fn verify(connection: &Connection, report: &mut dyn FnMut(&Difference
         return Err(Error::new(ErrorKind::Corrupt, format!("while checking the database: {verdict}")));
     }
     let columns = Columns::of(connection)?;
-    let Some(kept) = rollup::Kept::read(connection)? else { return Ok(0) };
+    let Some(kept) = rollup::Kept::read(connection)? else { return Ok(Vec::new()) };
     let cover = Cover::new(connection, &columns)?;
 
     let mut keys = Keys::default();
@@ -53,16 +52,15 @@ pub(super) fn verify(connection: &Connection, report: &mut dyn FnMut(&Difference
     })
     .map_err(during)?;
 
-    let mut differences = 0;
+    let mut differences = Vec::new();
     for bucket in kept {
         let mut counted = Counted { keys: &mut keys, tallies: HashMap::new() };
         cover.rows_of(bucket.minutes(), &mut counted)?;
         let mut expected = counted.tallies;
         let (since, until) = bucket.times();
-        let mut tell = |key: Key<'_>, (what, expected, found): (&str, f64, f64)| {
-            differences += 1;
-            let Key { model_id, engine, agent, .. } = key;
-            report(&Difference { since, until, model_id, engine, agent, what, expected, found });
+        let mut tell = |key: Key<'_>, (what, expected, found): (&'static str, f64, f64)| {
+            let [model_id, engine, agent] = [key.model_id, key.engine, key.agent].map(str::to_owned);
+            differences.push(Difference { since, until, model_id, engine, agent, what, expected, found });
         };
         bucket.each(connection, |id, bytes| {
             // A cell whose key is unknown is compared with nothing.
