@@ -29,7 +29,7 @@
  *             distributions are taken over the calls that measured the value.
  * Threads     Every function may be called from any thread at any time on the same handle, but for _close and _free, which
  *             are the last use, and a tj_call, which one thread at a time may use. Callbacks run on the thread that
- *             publishes.
+ *             publishes or asks.
  * Panics      never cross this boundary: they become TJ_ERR_PANIC, and the handle stays usable.
  * Fork        A handle used in a forked child returns TJ_ERR_FORKED and touches nothing of the parent's; closing it there only
  *             frees memory.
@@ -334,66 +334,27 @@ typedef struct tj_store_options {
    * journal is refused.
    */
   uint64_t journal_bytes;
+  /** Records that are older than this many seconds are deleted, little by little. 0: never. Not in memory. */
+  double max_age_seconds;
+  /**
+   * While the database uses more bytes than this, the oldest records are deleted, little by little. 0: never. The room
+   * is used again; the file does not shrink. Not in memory.
+   */
+  uint64_t max_bytes;
+  /**
+   * 1: what tj_aggregate says of records that are deleted by age, by size or by tj_store_prune stays, percentiles
+   * included. Whole hours are deleted, then, and where records are gone a query's ends count whole hours: those that
+   * begin in its range. tj_store_clear deletes these summaries, too.
+   */
+  uint32_t keep_rollups;
+  /** Set it to 0. */
+  uint32_t reserved;
 } tj_store_options;
 
 #define TJ_STORE_OPTIONS_INIT TJ_SIZED_(tj_store_options)
 
-/** What has become of the records handed to a store in this process, and what the database holds. */
-typedef struct tj_health {
-  /** Set by TJ_HEALTH_INIT. */
-  size_t struct_size;
-  /** Records taken, by tj_record and from the bus. */
-  uint64_t recorded;
-  /** Those of them that are in the database. */
-  uint64_t committed;
-  /** Those that wait in the journal. */
-  uint64_t waiting;
-  /** Records that did not pass validation (TJ_ERR_INVALID_ARGUMENT). */
-  uint64_t refused;
-  /** Records that were valid and could not be taken. For a record from the bus this is the only place that shows it. */
-  uint64_t failed;
-  /**
-   * Failures of recording and of committing, by kind: TJ_ERR_BUSY. A failed commit loses nothing: what is in the journal
-   * is tried again.
-   */
-  uint64_t failures_busy;
-  /** TJ_ERR_FULL. */
-  uint64_t failures_full;
-  /** TJ_ERR_CORRUPT. */
-  uint64_t failures_corrupt;
-  /** All others. */
-  uint64_t failures_other;
-  /** Records taken over from the journals of dead processes when this store was opened. */
-  uint64_t adopted;
-  /** Journals of dead processes that could not be taken over whole. They are still there, under the database's name. */
-  uint64_t damaged_journals;
-  /** Bytes of the journal in use; 0 for a store without one. */
-  uint64_t journal_used;
-  /** Bytes of the journal. */
-  uint64_t journal_size;
-  /** Bytes of the database and its WAL; 0 in memory. */
-  uint64_t database_bytes;
-  /** The earliest timestamp in the database, Unix seconds; NAN if it is empty. */
-  double oldest_timestamp;
-  /** The latest. */
-  double newest_timestamp;
-  /** The status of the latest refusal or failure; TJ_OK if there was none. */
-  tj_status last_status;
-  /** Always 0. */
-  uint32_t reserved;
-  /** When that was, Unix seconds; 0 if there was none. */
-  double last_failure_time;
-  /** Its message, NUL-terminated UTF-8; empty if there was none. */
-  char last_message[504];
-} tj_health;
-
-#define TJ_HEALTH_INIT TJ_SIZED_(tj_health)
-
 /** Does what TJ_STORE_OPTIONS_INIT does, for languages without macros. NULL is ignored. */
 void tj_store_options_init(struct tj_store_options *options);
-
-/** Does what TJ_HEALTH_INIT does, for languages without macros. NULL is ignored. */
-void tj_health_init(struct tj_health *health);
 
 /**
  * Opens the database at `path`, making it and missing folders (files 0600, folders 0700), or, with ":memory:", a
@@ -447,41 +408,10 @@ tj_status tj_record(struct tj_store *store,
 /**
  * Counts the records in the database, whoever wrote them. Sees the caller's own at once.
  *
- * TJ_OK: *out_count is the number; TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_CLOSED; TJ_ERR_FORKED; TJ_ERR_BUSY; TJ_ERR_IO;
- * TJ_ERR_CORRUPT.
+ * TJ_OK: *out_count is the number; TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_CLOSED; TJ_ERR_FORKED; TJ_ERR_BUSY;
+ * TJ_ERR_FULL; TJ_ERR_IO; TJ_ERR_CORRUPT.
  */
-tj_status tj_store_count(struct tj_store *store,
-                         uint64_t *out_count,
-                         tj_error *error);
-
-/**
- * Deletes every record. With tj_store_prune the only way that records go away.
- *
- * TJ_OK: *out_deleted is how many there were; TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_READ_ONLY; TJ_ERR_CLOSED;
- * TJ_ERR_FORKED; TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_IO. On failure every record is still there.
- */
-tj_status tj_store_clear(struct tj_store *store, uint64_t *out_deleted, tj_error *error);
-
-/**
- * Deletes the records whose timestamp is before `before` (Unix seconds).
- *
- * TJ_OK: *out_deleted is how many there were; TJ_ERR_INVALID_ARGUMENT: NULL, or `before` NaN, infinite or negative;
- * the rest as for tj_store_clear.
- */
-tj_status tj_store_prune(struct tj_store *store,
-                         double before,
-                         uint64_t *out_deleted,
-                         tj_error *error);
-
-/**
- * Tells what has become of the records handed to this store, what the database holds, and the latest failure. Works on a
- * closed store as well, as far as there is anything to tell.
- *
- * TJ_OK: *out_health is filled; nothing in it needs freeing. TJ_ERR_INVALID_ARGUMENT; TJ_ERR_FORKED.
- */
-tj_status tj_store_health(struct tj_store *store,
-                          struct tj_health *out_health,
-                          tj_error *error);
+tj_status tj_store_count(struct tj_store *store, uint64_t *out_count, tj_error *error);
 
 /**
  * From now on every TJ_EVENT_TELEMETRY_RECORD on the bus, and every call begun, is recorded in this store, until
@@ -503,9 +433,8 @@ tj_status tj_store_unsubscribe(struct tj_store *store,
                                tj_error *error);
 
 
-/* ---- Aggregating ------------------------------------------------------------------------------------------
- * Per model, per engine and in all, between two times. Averages and distributions are taken over the calls that
- * measured the value, never over the others; sums likewise.
+/* ---- Choosing records -------------------------------------------------------------------------------------
+ * Every question takes a query: which records it is about.
  */
 
 /** Which records. Zero and NULL in a field leave it open. */
@@ -530,15 +459,33 @@ typedef struct tj_query {
   uint32_t token_counting_version;
   /** 0: all; otherwise the bits (1 << TJ_OUTCOME_...) of those wanted. UINT32_MAX is all, too. */
   uint32_t outcome_mask;
-  /** 0: all; otherwise only the first n models and the first n engines. The totals are over all. */
+  /**
+   * 0: all; otherwise only the first n models and the first n engines (the totals are over all), batches or
+   * records.
+   */
   uint32_t limit;
+  /** Objectives, for goodput; they select nothing. The most seconds to the first token; 0: any ... */
+  double max_ttft;
+  /** ... the most seconds per output token after the first; 0: any ... */
+  double max_tpot;
+  /** ... and the most seconds from start to end; 0: any. With an objective a query reads every record in its range. */
+  double max_latency;
 } tj_query;
 
 #define TJ_QUERY_INIT TJ_SIZED_(tj_query)
 
+/** Does what TJ_QUERY_INIT does, for languages without macros. NULL is ignored. */
+void tj_query_init(struct tj_query *query);
+
+
+/* ---- Aggregating ------------------------------------------------------------------------------------------
+ * Per model, per engine and in all, between two times. Averages and distributions are taken over the calls that
+ * measured the value, never over the others; sums likewise.
+ */
+
 /**
- * How a value is distributed, over the calls that measured it. All NAN where count is 0. min, max and mean are exact;
- * a percentile is within 1 % of the exact one (linear interpolation between closest ranks).
+ * How a value is distributed, over the calls that measured it. All NAN where count is 0. min, max and mean are
+ * exact; a percentile is within 1 % of the exact one (linear interpolation between closest ranks).
  */
 typedef struct tj_distribution {
   /** How many values. */
@@ -740,12 +687,21 @@ typedef struct tj_aggregated_stats {
   size_t per_engine_count;
   /** The library's; hands back what the lists live in. */
   void *owner;
+  /**
+   * Calls that ended as TJ_OUTCOME_OK and met every objective of the query. One that was not measured is not met;
+   * the time per output token is met by a call with fewer than two. 0 for a query without objectives.
+   */
+  uint64_t goodput_calls;
+  /** Their share of all calls, 0 to 1. NAN without objectives or calls. */
+  double goodput;
+  /**
+   * How many there were per second from the query's since to its until, of which one that is unbounded stands for
+   * the first or last call's timestamp. NAN without objectives, or if that is no time at all.
+   */
+  double goodput_per_second;
 } tj_aggregated_stats;
 
 #define TJ_AGGREGATED_STATS_INIT TJ_SIZED_(tj_aggregated_stats)
-
-/** Does what TJ_QUERY_INIT does, for languages without macros. NULL is ignored. */
-void tj_query_init(struct tj_query *query);
 
 /** Does what TJ_AGGREGATED_STATS_INIT does, for languages without macros. NULL is ignored. */
 void tj_aggregated_stats_init(struct tj_aggregated_stats *stats);
@@ -754,20 +710,363 @@ void tj_aggregated_stats_init(struct tj_aggregated_stats *stats);
  * Answers a query; NULL asks for everything. Sees every record that this process recorded before, and other
  * processes' as far as they are committed.
  *
- * TJ_OK: *out_stats is filled, as far as its struct_size reaches; release it with tj_aggregated_stats_free, also before
- * it is filled again. TJ_ERR_INVALID_ARGUMENT: the message names the field; TJ_ERR_CLOSED; TJ_ERR_FORKED; TJ_ERR_BUSY;
- * TJ_ERR_IO; TJ_ERR_CORRUPT: *out_stats is not written.
+ * TJ_OK: *out_stats is filled, as far as its struct_size reaches; release it with tj_aggregated_stats_free, also
+ * before it is filled again. TJ_ERR_INVALID_ARGUMENT: the message names the field; TJ_ERR_CLOSED; TJ_ERR_FORKED;
+ * TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_IO; TJ_ERR_CORRUPT: *out_stats is not written.
  */
 tj_status tj_aggregate(tj_store *store,
-                       const struct tj_query *query,
+                       const tj_query *query,
                        struct tj_aggregated_stats *out_stats,
                        tj_error *error);
 
 /**
- * Releases what a filled tj_aggregated_stats owns; its names and lists are gone, its totals stay. NULL, an initialised
- * one that was never filled, and one that was released before are fine.
+ * Releases what a filled tj_aggregated_stats owns; its names and lists are gone, its totals stay. NULL, an
+ * initialised one that was never filled, and one that was released before are fine.
  */
 void tj_aggregated_stats_free(struct tj_aggregated_stats *stats);
+
+
+/* ---- Aggregating over time --------------------------------------------------------------------------------
+ * The answer of tj_aggregate for each step of a range, one behind the other: what a chart shows. Asking once for
+ * 1,000 steps is much cheaper than asking 1,000 times.
+ */
+
+/** One step of a series. */
+typedef struct tj_series_step {
+  /** Unix seconds: since <= timestamp ... */
+  double since;
+  /** ... < until. */
+  double until;
+  /** What tj_aggregate answers about it. The series': it goes with tj_series_free, and is not to be freed itself. */
+  const tj_aggregated_stats *stats;
+  /** Always 0; room for later versions, so that the stride of arrays never changes. */
+  uint64_t reserved[4];
+} tj_series_step;
+
+/** The steps of a range. Initialise with TJ_SERIES_INIT; release with tj_series_free. */
+typedef struct tj_series {
+  /** Set by TJ_SERIES_INIT. */
+  size_t struct_size;
+  /** The steps, the earliest first, without gaps: steps without calls are among them. NULL if there are none. */
+  const struct tj_series_step *steps;
+  /** How many steps. */
+  size_t step_count;
+  /** The library's; hands back what the steps live in. */
+  void *owner;
+} tj_series;
+
+#define TJ_SERIES_INIT TJ_SIZED_(tj_series)
+
+/** Does what TJ_SERIES_INIT does, for languages without macros. NULL is ignored. */
+void tj_series_init(struct tj_series *series);
+
+/**
+ * Answers a query (NULL: everything) for each step of `step_seconds` in its range. The first step begins at the
+ * query's since; if that is unbounded, at the last multiple of step_seconds that is not after the first record. The
+ * last step is cut short by the query's until; if that is unbounded, it is the one with the last record in it. The
+ * first and the last record are those of the database, whatever else the query asks for. Its limit is each step's.
+ *
+ * TJ_OK: *out_series is filled; release it with tj_series_free, also before it is filled again. A store without
+ * records, asked without both bounds, and an empty range have no steps. TJ_ERR_INVALID_ARGUMENT: the message names
+ * the field; `step_seconds` is not positive and finite, or the range has more than 10,000 steps of it; or a
+ * struct_size without room for the owner. TJ_ERR_CLOSED; TJ_ERR_FORKED; TJ_ERR_BUSY; TJ_ERR_IO; TJ_ERR_FULL;
+ * TJ_ERR_CORRUPT. On failure *out_series is not written.
+ */
+tj_status tj_aggregate_series(tj_store *store,
+                              const tj_query *query,
+                              double step_seconds,
+                              struct tj_series *out_series,
+                              tj_error *error);
+
+/**
+ * Releases what a filled tj_series owns, the statistics of its steps included. NULL, an initialised one that was
+ * never filled, and one that was released before are fine.
+ */
+void tj_series_free(struct tj_series *series);
+
+
+/* ---- Batches ----------------------------------------------------------------------------------------------
+ * What the calls of each batch came to: the reference's per_batch_stats.
+ */
+
+/** The calls of one batch_id. */
+typedef struct tj_batch {
+  /** The batch; never "". Owned by the tj_batches. */
+  const char *batch_id;
+  /** Calls. */
+  uint64_t total_requests;
+  /** Sum of prompt_tokens and completion_tokens. */
+  uint64_t total_tokens;
+  /** Sum of completion_tokens. */
+  uint64_t completion_tokens;
+  /** Calls that ended otherwise than as TJ_OUTCOME_OK. */
+  uint64_t failed_requests;
+  /** Sum of energy_joules, joules. */
+  double total_energy_joules;
+  /**
+   * Energy / prompt and output tokens, joules, over the calls that measured energy. 0.0 over nothing, as in the
+   * reference.
+   */
+  double energy_per_token_joules;
+  /** Energy / calls, joules, over the calls that measured energy. 0.0 over nothing. */
+  double energy_per_request_joules;
+  /** The earliest call's timestamp, Unix seconds. */
+  double oldest_timestamp;
+  /** The latest call's. */
+  double newest_timestamp;
+  /** Always 0; room for later versions, so that the stride of arrays never changes. */
+  uint64_t reserved[8];
+} tj_batch;
+
+/** Batches. Initialise with TJ_BATCHES_INIT; release with tj_batches_free. */
+typedef struct tj_batches {
+  /** Set by TJ_BATCHES_INIT. */
+  size_t struct_size;
+  /** The batches, by total_requests descending, then by name ascending. NULL if there are none. */
+  const struct tj_batch *batches;
+  /** How many. */
+  size_t batch_count;
+  /** The library's; hands back what the list lives in. */
+  void *owner;
+} tj_batches;
+
+#define TJ_BATCHES_INIT TJ_SIZED_(tj_batches)
+
+/** Does what TJ_BATCHES_INIT does, for languages without macros. NULL is ignored. */
+void tj_batches_init(struct tj_batches *batches);
+
+/**
+ * Counts the calls that a query selects (NULL: all) by batch. Calls without a batch_id are in none. The query's
+ * limit, if it is not 0: only the first so many batches. It reads every record that has a batch_id.
+ *
+ * TJ_OK: *out_batches is filled; release it with tj_batches_free, also before it is filled again.
+ * TJ_ERR_INVALID_ARGUMENT: the message names the field, or a struct_size without room for the owner; TJ_ERR_CLOSED;
+ * TJ_ERR_FORKED; TJ_ERR_BUSY; TJ_ERR_IO; TJ_ERR_FULL; TJ_ERR_CORRUPT. On failure *out_batches is not written.
+ */
+tj_status tj_batch_stats(tj_store *store,
+                         const tj_query *query,
+                         struct tj_batches *out_batches,
+                         tj_error *error);
+
+/**
+ * Releases what a filled tj_batches owns. NULL, an initialised one that was never filled, and one that was released
+ * before are fine.
+ */
+void tj_batches_free(struct tj_batches *batches);
+
+
+/* ---- Reading records --------------------------------------------------------------------------------------
+ * One by one, as they were recorded, unknowns as NAN and TJ_UNKNOWN. A callback gets them, on the calling thread,
+ * with no lock held: it may use the store. Records made after the reading began are not part of it; of records that
+ * are deleted meanwhile some hundred may still be.
+ */
+
+/**
+ * Gets a record and its id, the column `id` of the table `telemetry`. Returns 0 to go on; anything else is the end.
+ * The record and its strings are valid until it returns. It must not unwind (no C++ exception, no longjmp) into the
+ * library.
+ */
+typedef int32_t (*tj_record_fn)(const tj_telemetry_record *record, int64_t record_id, void *user_data);
+
+/**
+ * Calls `fn` for each record that a query selects (NULL: all), the oldest timestamp first, equal ones by id. The
+ * query's limit, if it is not 0: for so many at most. Objectives select nothing.
+ *
+ * TJ_OK: there are no more, the limit is reached, or `fn` wanted no more. TJ_ERR_INVALID_ARGUMENT: the message names
+ * the field, or `fn` is NULL: it was not called. TJ_ERR_CLOSED: the store is closed, or `fn` closed it: it was not
+ * called again. TJ_ERR_FORKED; TJ_ERR_BUSY; TJ_ERR_IO; TJ_ERR_FULL; TJ_ERR_CORRUPT: it may have been called for some
+ * records.
+ */
+tj_status tj_records_each(tj_store *store,
+                          const tj_query *query,
+                          tj_record_fn fn,
+                          void *user_data,
+                          tj_error *error);
+
+/**
+ * As tj_records_each, the newest first: with a limit, the last calls.
+ *
+ * TJ_OK, TJ_ERR_INVALID_ARGUMENT, TJ_ERR_CLOSED, TJ_ERR_FORKED, TJ_ERR_BUSY, TJ_ERR_IO, TJ_ERR_FULL, TJ_ERR_CORRUPT:
+ * as there.
+ */
+tj_status tj_records_recent(tj_store *store,
+                            const tj_query *query,
+                            tj_record_fn fn,
+                            void *user_data,
+                            tj_error *error);
+
+
+/* ---- Looking after a store --------------------------------------------------------------------------------
+ * A store looks after itself; this is for looking at it, and for what it does not do unasked.
+ *
+ * Beside the records lie rollups: a summary of the records of each minute, hour, day, 32 days and of all time that
+ * has more than a few. Questions are answered from them, and from the records at the ends of a range, so that their
+ * cost does not grow with the number of records. The store brings them up to date by itself as records come, whoever
+ * wrote or changed them; those of a database that had none are made in the background, a few thousand records at a
+ * time. Until then a question reads the records instead: an answer is slower without rollups, and never another.
+ */
+
+/** What has become of the records handed to a store in this process, and what the database holds. */
+typedef struct tj_health {
+  /** Set by TJ_HEALTH_INIT. */
+  size_t struct_size;
+  /** Records taken, by tj_record and from the bus. */
+  uint64_t recorded;
+  /** Those of them that are in the database. */
+  uint64_t committed;
+  /** Those that wait in the journal. */
+  uint64_t waiting;
+  /** Records that did not pass validation (TJ_ERR_INVALID_ARGUMENT). */
+  uint64_t refused;
+  /**
+   * Records that were valid and could not be taken. For a record from the bus this is the only place that shows
+   * it.
+   */
+  uint64_t failed;
+  /**
+   * Failures of recording and of committing, by kind: TJ_ERR_BUSY. A failed commit loses nothing: what is in the
+   * journal is tried again.
+   */
+  uint64_t failures_busy;
+  /** TJ_ERR_FULL. */
+  uint64_t failures_full;
+  /** TJ_ERR_CORRUPT. */
+  uint64_t failures_corrupt;
+  /** All others. */
+  uint64_t failures_other;
+  /** Records taken over from the journals of dead processes when this store was opened. */
+  uint64_t adopted;
+  /**
+   * Journals of dead processes that could not be taken over whole. They are still there, under the database's
+   * name.
+   */
+  uint64_t damaged_journals;
+  /** Records that this store deleted by itself, because of max_age_seconds and max_bytes. */
+  uint64_t pruned;
+  /**
+   * Records that are not in the rollups yet, at most. Up to 1,000 always may be; a question reads them
+   * one by one.
+   */
+  uint64_t rollups_waiting;
+  /** Bytes of the journal in use; 0 for a store without one. */
+  uint64_t journal_used;
+  /** Bytes of the journal. */
+  uint64_t journal_size;
+  /** Bytes of the database and its WAL; 0 in memory. */
+  uint64_t database_bytes;
+  /** The earliest timestamp in the database, Unix seconds; NAN if it is empty. */
+  double oldest_timestamp;
+  /** The latest. */
+  double newest_timestamp;
+  /** The status of the latest refusal or failure; TJ_OK if there was none. */
+  tj_status last_status;
+  /** Always 0. */
+  uint32_t reserved;
+  /** When that was, Unix seconds; 0 if there was none. */
+  double last_failure_time;
+  /** Its message, NUL-terminated UTF-8; empty if there was none. */
+  char last_message[504];
+} tj_health;
+
+#define TJ_HEALTH_INIT TJ_SIZED_(tj_health)
+
+/** A rollup that does not say what its records say. Everything in it is valid during the callback only. */
+typedef struct tj_difference {
+  /** The size that the library gave it. */
+  size_t struct_size;
+  /** The time that the rollup is of, Unix seconds: since <= timestamp ... */
+  double since;
+  /** ... < until. Both are infinite for all time. */
+  double until;
+  /** The calls that it is of: their model, ... */
+  const char *model_id;
+  /** ... engine ... */
+  const char *engine;
+  /** ... and agent. */
+  const char *agent;
+  /** The figure: "calls", "outcomes", "token_gaps", or the name of a field of tj_telemetry_record. */
+  const char *what;
+  /** What the records say: how many there are, how many of them measured it, or their sum. */
+  double expected;
+  /** What the rollup says. */
+  double found;
+} tj_difference;
+
+/** Gets a difference. It must not unwind (no C++ exception, no longjmp) into the library. */
+typedef void (*tj_difference_fn)(const struct tj_difference *difference, void *user_data);
+
+/**
+ * Learns how many of `total` records are done, and of the end by `done` == `total`. Returns 0 to go on; anything
+ * else stops. It must not unwind (no C++ exception, no longjmp) into the library.
+ */
+typedef int32_t (*tj_progress_fn)(uint64_t done, uint64_t total, void *user_data);
+
+/** Does what TJ_HEALTH_INIT does, for languages without macros. NULL is ignored. */
+void tj_health_init(struct tj_health *health);
+
+/**
+ * Tells what has become of the records handed to this store, what the database holds, and the latest failure. Works
+ * on a closed store as well, as far as there is anything to tell.
+ *
+ * TJ_OK: *out_health is filled; nothing in it needs freeing. TJ_ERR_INVALID_ARGUMENT; TJ_ERR_FORKED.
+ */
+tj_status tj_store_health(tj_store *store,
+                          struct tj_health *out_health,
+                          tj_error *error);
+
+/**
+ * Deletes every record, and every rollup. Records go away by this, by tj_store_prune, and by the options
+ * max_age_seconds and max_bytes; in no other way.
+ *
+ * TJ_OK: *out_deleted is how many there were; TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_READ_ONLY; TJ_ERR_CLOSED;
+ * TJ_ERR_FORKED; TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_IO; TJ_ERR_CORRUPT. On failure every record is still there.
+ */
+tj_status tj_store_clear(tj_store *store, uint64_t *out_deleted, tj_error *error);
+
+/**
+ * Deletes the records whose timestamp is before `before` (Unix seconds). In a store that was opened with
+ * keep_rollups it deletes only those from before the hour that `before` lies in (3600 s; it is rounded down), and
+ * what tj_aggregate and tj_aggregate_series say of whole hours stays as it was.
+ *
+ * TJ_OK: *out_deleted is how many there were; TJ_ERR_INVALID_ARGUMENT: NULL, or `before` NaN, infinite or negative;
+ * the rest as for tj_store_clear.
+ */
+tj_status tj_store_prune(tj_store *store,
+                         double before,
+                         uint64_t *out_deleted,
+                         tj_error *error);
+
+/**
+ * Checks the database: by SQLite's own quick check first, then each rollup against its records. A rollup should
+ * never differ; if one does, that is a fault of this library, or somebody has changed it. `fn` may be NULL; it gets
+ * what differs when all has been checked, the first figure of each rollup's model, engine, agent and so on, on the
+ * calling thread, with no lock held. Reads every record several times; others can record meanwhile.
+ *
+ * TJ_OK: *out_differences is how many there are: 0, it is hoped. TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_CORRUPT: the
+ * database does not pass SQLite's check, or a rollup cannot be read; TJ_ERR_CLOSED; TJ_ERR_FORKED; TJ_ERR_BUSY;
+ * TJ_ERR_FULL; TJ_ERR_IO. On failure `fn` was not called.
+ */
+tj_status tj_store_verify(tj_store *store,
+                          tj_difference_fn fn,
+                          void *user_data,
+                          uint64_t *out_differences,
+                          tj_error *error);
+
+/**
+ * Brings the rollups up to date now, a few thousand records at a time, instead of leaving it to the store: before a
+ * first look at a database with many records that has none yet, say. `progress` may be NULL; it is called on the
+ * calling thread before each step and at the end, with no lock held: it may use the store. What is done stays done;
+ * after a stop, or a failure, the store goes on by itself, and calling this again goes on as well.
+ *
+ * TJ_OK: *out_left is how many records are still not in the rollups: 0, unless `progress` stopped it.
+ * TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_READ_ONLY; TJ_ERR_CLOSED; TJ_ERR_FORKED; TJ_ERR_BUSY; TJ_ERR_FULL;
+ * TJ_ERR_IO; TJ_ERR_CORRUPT.
+ */
+tj_status tj_store_rollup(tj_store *store,
+                          tj_progress_fn progress,
+                          void *user_data,
+                          uint64_t *out_left,
+                          tj_error *error);
 
 
 /* ---- Events -----------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ use std::ptr::null_mut;
 
 use tokenjoule::ffi::aggregate::{
     tj_aggregate, tj_aggregated_stats, tj_aggregated_stats_free, tj_aggregated_stats_init, tj_distribution,
-    tj_model_stats, tj_query, tj_query_init,
+    tj_model_stats,
 };
+use tokenjoule::ffi::query::{tj_query, tj_query_init};
 use tokenjoule::ffi::record::{TJ_UNKNOWN, tj_telemetry_record, tj_telemetry_record_init};
 use tokenjoule::ffi::store::{tj_record, tj_store, tj_store_close, tj_store_count, tj_store_open};
 

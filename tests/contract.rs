@@ -5,12 +5,15 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use support::{compile, have, library, outcome, root, run, scratch};
+use tokenjoule::store::{Store, StoreOptions};
 
 /// A program in `tests/c`, compiled once in this run of the tests.
 struct Program {
@@ -25,8 +28,9 @@ macro_rules! programs {
     };
 }
 programs! {
-    AGGREGATE = "aggregate", BUS = "bus", CALL = "call", CONVENTIONS = "conventions", EVENT = "event", FORK = "fork",
-    GENERATE = "generate", OUTPUTS = "outputs", QUEUE = "queue", RECORD = "record", STRUCTS = "structs"
+    AGGREGATE = "aggregate", BATCH = "batch", BUS = "bus", CALL = "call", CONVENTIONS = "conventions", EVENT = "event",
+    FORK = "fork", GENERATE = "generate", GOODPUT = "goodput", OUTPUTS = "outputs", QUEUE = "queue", RECORD = "record",
+    RECORDS = "records", SERIES = "series", STRUCTS = "structs", UPKEEP = "upkeep"
 }
 
 impl Program {
@@ -102,8 +106,9 @@ macro_rules! topics {
     )*};
 }
 topics! {
-    aggregate: AGGREGATE, bus: BUS, call: CALL, conventions: CONVENTIONS, event: EVENT, fork: FORK, generate: GENERATE,
-    outputs: OUTPUTS, queue: QUEUE, record: RECORD, structs: STRUCTS
+    aggregate: AGGREGATE, batch: BATCH, bus: BUS, call: CALL, conventions: CONVENTIONS, event: EVENT, fork: FORK,
+    generate: GENERATE, goodput: GOODPUT, outputs: OUTPUTS, queue: QUEUE, record: RECORD, records: RECORDS,
+    series: SERIES, structs: STRUCTS, upkeep: UPKEEP
 }
 
 macro_rules! clean_under_valgrind {
@@ -118,8 +123,9 @@ macro_rules! clean_under_valgrind {
 }
 // Not fork: a child ends by _exit, with everything still in use.
 clean_under_valgrind! {
-    aggregate: AGGREGATE, bus: BUS, call: CALL, conventions: CONVENTIONS, event: EVENT, generate: GENERATE,
-    outputs: OUTPUTS, queue: QUEUE, record: RECORD, structs: STRUCTS
+    aggregate: AGGREGATE, batch: BATCH, bus: BUS, call: CALL, conventions: CONVENTIONS, event: EVENT,
+    generate: GENERATE, goodput: GOODPUT, outputs: OUTPUTS, queue: QUEUE, record: RECORD, records: RECORDS,
+    series: SERIES, structs: STRUCTS, upkeep: UPKEEP
 }
 
 // ---- The conventions are for all: what the header declares, and what the programs say they have tested ----
@@ -185,7 +191,8 @@ fn no_function_struct_or_field_is_left_out_of_the_conventions() {
         }
     }
     for (name, fields) in &structs {
-        let is_sized = fields[0].1 == "struct_size" && name != "tj_event"; // events are the library's
+        let is_the_librarys = ["tj_event", "tj_difference"].contains(&name.as_str());
+        let is_sized = fields[0].1 == "struct_size" && !is_the_librarys;
         if is_sized {
             expected.insert(format!("sized {name}"));
             expected.insert(format!("init {name}"));
@@ -271,4 +278,84 @@ fn a_locked_database_breaks_no_generation() {
     let folder = scratch();
     let path = folder.path().join("telemetry.db");
     with_a_locker(Command::new(CALL.c()).arg("--locked").arg(&path), &path);
+}
+
+/// A database of the library's with rows that another program has put there, one a second from the first.
+fn with_foreign_rows(path: &Path, rows: u32) -> rusqlite::Connection {
+    drop(Store::open(path.to_str().unwrap(), &StoreOptions::default()).unwrap());
+    let database = rusqlite::Connection::open(path).unwrap();
+    let sql = "WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < ? - 1)
+               INSERT INTO telemetry (timestamp, model_id, engine, agent, prompt_tokens, latency_seconds)
+               SELECT 1699999200 + n, 'm', 'e', 'a', 10, 0.5 FROM n";
+    assert_eq!(database.execute(sql, [rows]).unwrap(), rows as usize);
+    database
+}
+
+#[test]
+fn making_rollups_can_be_stopped_and_goes_on() {
+    let folder = scratch();
+    for mode in ["--rollup", "--background"] {
+        let path = folder.path().join(mode);
+        drop(with_foreign_rows(&path, 25_000));
+        succeeds_in_silence(Command::new(UPKEEP.c()).arg(mode).arg(&path));
+    }
+}
+
+/// What `tj_store_verify` says: its differences, and behind them its status and how many they are.
+fn verified(path: &Path) -> Vec<String> {
+    let output = outcome(Command::new(UPKEEP.c()).arg("--verify").arg(path));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{}: {said}", output.status);
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The rollups of the minute, the hour, the day, the 32 days and of all time that the first row is in.
+const ROLLUPS: [&str; 5] = [
+    "1699999200 1699999260",
+    "1699999200 1700002800",
+    "1699920000 1700006400",
+    "1697587200 1700352000",
+    "-inf inf",
+];
+
+#[test]
+fn what_was_tampered_with_is_found() {
+    let folder = scratch();
+    let path = folder.path().join("telemetry.db");
+    let database = with_foreign_rows(&path, 100);
+    let store = Store::open(path.to_str().unwrap(), &StoreOptions::default()).unwrap();
+    store.fold(|_, _| true).unwrap();
+    store.close().unwrap();
+    assert_eq!(verified(&path), ["TJ_OK 0"]);
+
+    // Behind the back of the triggers that note every change.
+    database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+    let said = |sql: &str, differs: &str, in_minute: &str| {
+        database.execute_batch(sql).unwrap();
+        let expected = ROLLUPS.iter().zip([in_minute, differs, differs, differs, differs]);
+        let mut expected: Vec<String> =
+            expected.map(|(times, differs)| format!("{times} m e a {differs}")).collect();
+        expected.push("TJ_OK 5".to_owned());
+        assert_eq!(verified(&path), expected, "{sql}");
+    };
+    let change = "UPDATE telemetry SET prompt_tokens = prompt_tokens + 5 WHERE id = 7";
+    said(change, "prompt_tokens 1005 1000", "prompt_tokens 605 600");
+    said("DELETE FROM telemetry WHERE id = 7", "calls 99 100", "calls 59 60");
+
+    database.execute_batch("UPDATE tokenjoule_rollup SET cells = x'ff'").unwrap();
+    assert_eq!(verified(&path), ["TJ_ERR_CORRUPT 0"]);
+}
+
+#[test]
+fn a_damaged_database_fails_the_quick_check() {
+    let folder = scratch();
+    let path = folder.path().join("telemetry.db");
+    let database = with_foreign_rows(&path, 100);
+    let number = |sql: &str| database.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap();
+    let page = number("SELECT rootpage FROM sqlite_schema WHERE name = 'telemetry_by_batch'");
+    let size = number("PRAGMA page_size");
+    drop(database); // the last one out: everything is in the file itself
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xA5; 64], u64::from((page - 1) * size)).unwrap();
+    assert_eq!(verified(&path), ["TJ_ERR_CORRUPT 0"]);
 }

@@ -10,11 +10,16 @@ use std::process::Command;
 use support::{WARNINGS, have, root, run, scratch};
 
 /// The header's sections in teaching order: the file, and what cbindgen cannot make and the section begins with.
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: [(&str, &str); 15] = [
     ("error.rs", ""),
     ("record.rs", ""),
     ("store.rs", ""),
+    ("query.rs", ""),
     ("aggregate.rs", ""),
+    ("series.rs", ""),
+    ("batch.rs", ""),
+    ("records.rs", ""),
+    ("upkeep.rs", ""),
     ("event.rs", "/** A kind's bit in a mask. */\n#define TJ_EVENT_MASK(kind) (UINT64_C(1) << (kind))\n\n"),
     ("bus.rs", ""),
     ("queue.rs", ""),
@@ -145,7 +150,7 @@ fn with_initialisers(declarations: &str) -> String {
         out = out + line + "\n";
         is_sized |= line.trim() == "size_t struct_size;";
         if let Some(name) = line.strip_prefix("} tj_").and_then(|rest| rest.strip_suffix(';')) {
-            if is_sized && name != "event" {
+            if is_sized && !["event", "difference"].contains(&name) {
                 let macro_name = name.to_uppercase();
                 out += &format!("\n#define TJ_{macro_name}_INIT TJ_SIZED_(tj_{name})\n");
             }

@@ -21,13 +21,18 @@ macro_rules! rust_type {
     (text) => { *const std::ffi::c_char };
     (void) => { *mut std::ffi::c_void };
     (dist) => { ffi::aggregate::tj_distribution };
-    (reserved) => { [u64; 16] };
+    (reserved4) => { [u64; 4] };
+    (reserved8) => { [u64; 8] };
+    (reserved16) => { [u64; 16] };
     (message) => { [std::ffi::c_char; 504] };
     (messages) => { *const ffi::request::tj_message };
     (record) => { *const ffi::record::tj_telemetry_record };
     (event) => { *const ffi::event::tj_event };
     (models) => { *const ffi::aggregate::tj_model_stats };
     (engines) => { *const ffi::aggregate::tj_engine_stats };
+    (stats) => { *const ffi::aggregate::tj_aggregated_stats };
+    (steps) => { *const ffi::series::tj_series_step };
+    (batches) => { *const ffi::batch::tj_batch };
     (generate) => { ffi::generate::tj_generate_fn };
 }
 
@@ -42,13 +47,18 @@ fn c_type(kind: &str) -> &'static str {
         "text" => "const char **",
         "void" => "void **",
         "dist" => "tj_distribution *",
-        "reserved" => "uint64_t (*)[16]",
+        "reserved4" => "uint64_t (*)[4]",
+        "reserved8" => "uint64_t (*)[8]",
+        "reserved16" => "uint64_t (*)[16]",
         "message" => "char (*)[504]",
         "messages" => "const tj_message **",
         "record" => "const tj_telemetry_record **",
         "event" => "const tj_event **",
         "models" => "const tj_model_stats **",
         "engines" => "const tj_engine_stats **",
+        "stats" => "const tj_aggregated_stats **",
+        "steps" => "const tj_series_step **",
+        "batches" => "const tj_batch **",
         "generate" => "tj_generate_fn *",
         other => panic!("no C type for {other}"),
     }
@@ -108,21 +118,15 @@ layout! {
         376 u64 cached_tokens, 384 u64 reasoning_tokens, 392 u64 draft_tokens,
         400 u64 draft_accepted_tokens, 408 real queue_seconds,
     }
-    store::tj_store_options (40, 8) {
+    store::tj_store_options (64, 8) {
         0 size struct_size, 8 u32 read_only, 12 u32 durability, 16 u32 overflow, 20 u32 busy_timeout_ms,
-        24 u32 commit_interval_ms, 32 u64 journal_bytes,
+        24 u32 commit_interval_ms, 32 u64 journal_bytes, 40 real max_age_seconds, 48 u64 max_bytes,
+        56 u32 keep_rollups, 60 u32 reserved,
     }
-    store::tj_health (656, 8) {
-        0 size struct_size, 8 u64 recorded, 16 u64 committed, 24 u64 waiting, 32 u64 refused, 40 u64 failed,
-        48 u64 failures_busy, 56 u64 failures_full, 64 u64 failures_corrupt, 72 u64 failures_other,
-        80 u64 adopted, 88 u64 damaged_journals, 96 u64 journal_used, 104 u64 journal_size,
-        112 u64 database_bytes, 120 real oldest_timestamp, 128 real newest_timestamp, 136 i32 last_status,
-        140 u32 reserved, 144 real last_failure_time, 152 message last_message,
-    }
-    aggregate::tj_query (72, 8) {
+    query::tj_query (96, 8) {
         0 size struct_size, 8 real since, 16 real until, 24 text model_id, 32 text engine, 40 text agent,
         48 text batch_id, 56 u32 exclude_warmup, 60 u32 token_counting_version, 64 u32 outcome_mask,
-        68 u32 limit,
+        68 u32 limit, 72 real max_ttft, 80 real max_tpot, 88 real max_latency,
     }
     aggregate::tj_distribution (64, 8) {
         0 u64 count, 8 real min, 16 real max, 24 real mean, 32 real p50, 40 real p90, 48 real p95,
@@ -137,7 +141,7 @@ layout! {
         136 real avg_tokens_per_joule, 144 real avg_energy_per_output_token_joules,
         152 real avg_throughput_per_watt, 160 real total_prefill_energy_joules,
         168 real total_decode_energy_joules, 176 real avg_mean_itl_ms, 184 real avg_median_itl_ms,
-        192 real avg_p95_itl_ms, 200 dist latency, 264 dist ttft, 328 dist itl_ms, 392 reserved reserved,
+        192 real avg_p95_itl_ms, 200 dist latency, 264 dist ttft, 328 dist itl_ms, 392 reserved16 reserved,
     }
     aggregate::tj_engine_stats (520, 8) {
         0 text engine, 8 u64 call_count, 16 u64 total_tokens, 24 u64 prompt_tokens,
@@ -148,9 +152,9 @@ layout! {
         136 real avg_tokens_per_joule, 144 real avg_energy_per_output_token_joules,
         152 real avg_throughput_per_watt, 160 real total_prefill_energy_joules,
         168 real total_decode_energy_joules, 176 real avg_mean_itl_ms, 184 real avg_median_itl_ms,
-        192 real avg_p95_itl_ms, 200 dist latency, 264 dist ttft, 328 dist itl_ms, 392 reserved reserved,
+        192 real avg_p95_itl_ms, 200 dist latency, 264 dist ttft, 328 dist itl_ms, 392 reserved16 reserved,
     }
-    aggregate::tj_aggregated_stats (376, 8) {
+    aggregate::tj_aggregated_stats (400, 8) {
         0 size struct_size, 8 u64 total_calls, 16 u64 total_tokens, 24 u64 error_count,
         32 u64 cancelled_count, 40 u64 interrupted_count, 48 real total_cost, 56 real total_latency,
         64 real total_energy_joules, 72 real avg_throughput_tok_per_sec, 80 real avg_gpu_utilization_pct,
@@ -158,7 +162,35 @@ layout! {
         104 real total_prefill_energy_joules, 112 real total_decode_energy_joules, 120 real avg_mean_itl_ms,
         128 real avg_median_itl_ms, 136 real avg_p95_itl_ms, 144 dist latency, 208 dist ttft,
         272 dist itl_ms, 336 models per_model, 344 size per_model_count, 352 engines per_engine,
-        360 size per_engine_count, 368 void owner,
+        360 size per_engine_count, 368 void owner, 376 u64 goodput_calls, 384 real goodput,
+        392 real goodput_per_second,
+    }
+    series::tj_series_step (56, 8) {
+        0 real since, 8 real until, 16 stats stats, 24 reserved4 reserved,
+    }
+    series::tj_series (32, 8) {
+        0 size struct_size, 8 steps steps, 16 size step_count, 24 void owner,
+    }
+    batch::tj_batch (144, 8) {
+        0 text batch_id, 8 u64 total_requests, 16 u64 total_tokens, 24 u64 completion_tokens,
+        32 u64 failed_requests, 40 real total_energy_joules, 48 real energy_per_token_joules,
+        56 real energy_per_request_joules, 64 real oldest_timestamp, 72 real newest_timestamp,
+        80 reserved8 reserved,
+    }
+    batch::tj_batches (32, 8) {
+        0 size struct_size, 8 batches batches, 16 size batch_count, 24 void owner,
+    }
+    upkeep::tj_health (672, 8) {
+        0 size struct_size, 8 u64 recorded, 16 u64 committed, 24 u64 waiting, 32 u64 refused, 40 u64 failed,
+        48 u64 failures_busy, 56 u64 failures_full, 64 u64 failures_corrupt, 72 u64 failures_other,
+        80 u64 adopted, 88 u64 damaged_journals, 96 u64 pruned, 104 u64 rollups_waiting,
+        112 u64 journal_used, 120 u64 journal_size, 128 u64 database_bytes, 136 real oldest_timestamp,
+        144 real newest_timestamp, 152 i32 last_status, 156 u32 reserved, 160 real last_failure_time,
+        168 message last_message,
+    }
+    upkeep::tj_difference (72, 8) {
+        0 size struct_size, 8 real since, 16 real until, 24 text model_id, 32 text engine, 40 text agent,
+        48 text what, 56 real expected, 64 real found,
     }
     event::tj_event (80, 8) {
         0 size struct_size, 8 u32 kind, 16 u64 sequence, 24 real timestamp, 32 text name, 40 text model_id,

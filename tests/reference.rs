@@ -24,7 +24,7 @@ use ours::Ours;
 use process::Reference;
 use serde_json::{Value, json};
 use support::scratch;
-use tokenjoule::ffi::aggregate::tj_query;
+use tokenjoule::ffi::query::tj_query;
 
 const BEGIN: f64 = 1_750_000_000.0;
 const MINUTE: f64 = 60.0;

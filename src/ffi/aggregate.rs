@@ -4,51 +4,18 @@
 //! measured the value, never over the others; sums likewise.
 
 use std::ffi::{CString, c_char, c_void};
-use std::mem::{offset_of, size_of};
+use std::mem::offset_of;
 
-use super::boundary::{Sized_, entry, initialise, optional_string, room_out, struct_in, struct_out};
+use super::boundary::{
+    Owning, Sized_, c_string, covers_owner, entry, initialise, release, room_out, struct_out,
+};
 use super::error::{tj_error, tj_status};
+use super::query::{query_in, tj_query};
 use super::store::{store_of, tj_store};
-use crate::error::Result;
-use crate::stats::{Aggregate, Distribution, Objectives, Statistics};
-use crate::store::Query;
+use crate::stats::{Aggregate, Distribution, Goodput, Statistics};
 
-/// Which records. Zero and NULL in a field leave it open.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct tj_query {
-    /// Set by TJ_QUERY_INIT.
-    pub struct_size: usize,
-    /// Unix seconds: since <= timestamp ...
-    pub since: f64,
-    /// ... < until. 0: unbounded. An empty range selects nothing.
-    pub until: f64,
-    /// NULL: any; otherwise exactly this one ("" is one too).
-    pub model_id: *const c_char,
-    /// NULL: any; otherwise exactly this one.
-    pub engine: *const c_char,
-    /// NULL: any; otherwise exactly this one.
-    pub agent: *const c_char,
-    /// NULL: any; otherwise exactly this one.
-    pub batch_id: *const c_char,
-    /// 1: leave warm-up calls out.
-    pub exclude_warmup: u32,
-    /// 0: any; n: only records stamped n.
-    pub token_counting_version: u32,
-    /// 0: all; otherwise the bits (1 << TJ_OUTCOME_...) of those wanted. UINT32_MAX is all, too.
-    pub outcome_mask: u32,
-    /// 0: all; otherwise only the first n models and the first n engines. The totals are over all.
-    pub limit: u32,
-    /// Objectives, for goodput: the most seconds to the first token; 0: any ...
-    pub max_ttft: f64,
-    /// ... the most seconds per output token after the first; 0: any ...
-    pub max_tpot: f64,
-    /// ... and the most seconds from start to end; 0: any. With an objective a query reads every record in its range.
-    pub max_latency: f64,
-}
-
-/// How a value is distributed, over the calls that measured it. All NAN where count is 0. min, max and mean are exact;
-/// a percentile is within 1 % of the exact one (linear interpolation between closest ranks).
+/// How a value is distributed, over the calls that measured it. All NAN where count is 0. min, max and mean are
+/// exact; a percentile is within 1 % of the exact one (linear interpolation between closest ranks).
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct tj_distribution {
@@ -255,11 +222,14 @@ pub struct tj_aggregated_stats {
     pub per_engine_count: usize,
     /// The library's; hands back what the lists live in.
     pub owner: *mut c_void,
-}
-
-// SAFETY: repr(C), size first, numbers and pointers only.
-unsafe impl Sized_ for tj_query {
-    const INIT: &'static str = "QUERY";
+    /// Calls that ended as TJ_OUTCOME_OK and met every objective of the query. One that was not measured is not met;
+    /// the time per output token is met by a call with fewer than two. 0 for a query without objectives.
+    pub goodput_calls: u64,
+    /// Their share of all calls, 0 to 1. NAN without objectives or calls.
+    pub goodput: f64,
+    /// How many there were per second from the query's since to its until, of which one that is unbounded stands for
+    /// the first or last call's timestamp. NAN without objectives, or if that is no time at all.
+    pub goodput_per_second: f64,
 }
 
 // SAFETY: repr(C), size first, numbers and pointers only.
@@ -267,14 +237,18 @@ unsafe impl Sized_ for tj_aggregated_stats {
     const INIT: &'static str = "AGGREGATED_STATS";
 }
 
-/// Does what TJ_QUERY_INIT does, for languages without macros. NULL is ignored.
-///
-/// # Safety
-/// `query` is NULL or points to memory for one `tj_query`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tj_query_init(query: *mut tj_query) {
-    // SAFETY: the caller's promise is the same.
-    unsafe { initialise(query) }
+// SAFETY: the owner is where this says, and comes from tj_aggregate.
+unsafe impl Owning for tj_aggregated_stats {
+    type Owner = Lists;
+    const OWNER: usize = offset_of!(tj_aggregated_stats, owner);
+
+    unsafe fn let_go(at: *mut Self) {
+        // SAFETY: by the trait's contract; the lists come before the owner.
+        unsafe {
+            ((*at).per_model, (*at).per_model_count) = (std::ptr::null(), 0);
+            ((*at).per_engine, (*at).per_engine_count) = (std::ptr::null(), 0);
+        }
+    }
 }
 
 /// Does what TJ_AGGREGATED_STATS_INIT does, for languages without macros. NULL is ignored.
@@ -290,12 +264,13 @@ pub unsafe extern "C" fn tj_aggregated_stats_init(stats: *mut tj_aggregated_stat
 /// Answers a query; NULL asks for everything. Sees every record that this process recorded before, and other
 /// processes' as far as they are committed.
 ///
-/// TJ_OK: *out_stats is filled, as far as its struct_size reaches; release it with tj_aggregated_stats_free, also before
-/// it is filled again. TJ_ERR_INVALID_ARGUMENT: the message names the field; TJ_ERR_CLOSED; TJ_ERR_FORKED; TJ_ERR_BUSY;
-/// TJ_ERR_IO; TJ_ERR_CORRUPT: *out_stats is not written.
+/// TJ_OK: *out_stats is filled, as far as its struct_size reaches; release it with tj_aggregated_stats_free, also
+/// before it is filled again. TJ_ERR_INVALID_ARGUMENT: the message names the field; TJ_ERR_CLOSED; TJ_ERR_FORKED;
+/// TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_IO; TJ_ERR_CORRUPT: *out_stats is not written.
 ///
 /// # Safety
-/// `store` came from tj_store_open; `query` is NULL or valid; `out_stats` is initialised; `error` is NULL or writable.
+/// `store` came from tj_store_open; `query` is NULL or valid; `out_stats` is initialised; `error` is NULL or
+/// writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tj_aggregate(
     store: *mut tj_store,
@@ -308,11 +283,12 @@ pub unsafe extern "C" fn tj_aggregate(
         entry(error, || {
             let store = store_of(store)?;
             let room = room_out(out_stats, "out_stats")?;
-            let query = if query.is_null() { tj_query::initial() } else { struct_in(query, "query")? };
-            let answer = store.aggregate(&query.view()?)?;
+            let answer = store.aggregate(&query_in(query)?.view()?)?;
             let mut out = totals(&answer);
-            if room >= offset_of!(tj_aggregated_stats, owner) + size_of::<*mut c_void>() {
-                attach_lists(&mut out, &answer);
+            if covers_owner::<tj_aggregated_stats>(room) {
+                let lists = Box::new(Lists::of(&answer));
+                lists.show(&mut out);
+                out.owner = Box::into_raw(lists).cast();
             }
             struct_out(&out, out_stats, room);
             Ok(())
@@ -320,83 +296,45 @@ pub unsafe extern "C" fn tj_aggregate(
     }
 }
 
-/// Releases what a filled tj_aggregated_stats owns; its names and lists are gone, its totals stay. NULL, an initialised
-/// one that was never filled, and one that was released before are fine.
+/// Releases what a filled tj_aggregated_stats owns; its names and lists are gone, its totals stay. NULL, an
+/// initialised one that was never filled, and one that was released before are fine.
 ///
 /// # Safety
 /// `stats` is NULL or initialised.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tj_aggregated_stats_free(stats: *mut tj_aggregated_stats) {
-    let covers = room_out(stats, "stats").is_ok_and(|room| room == size_of::<tj_aggregated_stats>());
-    if !covers {
-        return;
-    }
-    // SAFETY: the struct is there to its last field, and `owner` is NULL or came from `attach_lists`; it is taken out
-    // before it is dropped, so that a second call finds NULL.
-    unsafe {
-        let stats = &mut *stats;
-        let owner = std::mem::replace(&mut stats.owner, std::ptr::null_mut());
-        (stats.per_model, stats.per_model_count) = (std::ptr::null(), 0);
-        (stats.per_engine, stats.per_engine_count) = (std::ptr::null(), 0);
-        if !owner.is_null() {
-            drop(Box::from_raw(owner.cast::<Lists>()));
-        }
-    }
-}
-
-impl tj_query {
-    /// # Safety
-    /// Every string is NULL or NUL-terminated and stays as it is for `'a`.
-    pub(super) unsafe fn view<'a>(&self) -> Result<Query<'a>> {
-        // SAFETY: by this function's contract.
-        unsafe {
-            Ok(Query {
-                since: self.since,
-                until: self.until,
-                model_id: optional_string(self.model_id, "query.model_id")?,
-                engine: optional_string(self.engine, "query.engine")?,
-                agent: optional_string(self.agent, "query.agent")?,
-                batch_id: optional_string(self.batch_id, "query.batch_id")?,
-                exclude_warmup: self.exclude_warmup != 0,
-                token_counting_version: self.token_counting_version,
-                outcome_mask: self.outcome_mask,
-                limit: self.limit as usize,
-                objectives: Objectives {
-                    ttft: self.max_ttft,
-                    tpot: self.max_tpot,
-                    latency: self.max_latency,
-                },
-            })
-        }
-    }
+    // SAFETY: the caller's promise is the same.
+    unsafe { release(stats) }
 }
 
 /// What the two lists live in.
-struct Lists {
+pub(super) struct Lists {
     models: Vec<tj_model_stats>,
     engines: Vec<tj_engine_stats>,
     _names: Vec<CString>,
 }
 
-fn attach_lists(out: &mut tj_aggregated_stats, answer: &Aggregate) {
-    let mut names = Vec::new();
-    let mut keep = |name: &str| {
-        // A name with a NUL in it can only come from a foreign writer; C sees it up to there.
-        names.push(CString::new(name.split('\0').next().unwrap_or_default()).unwrap_or_default());
-        names.last().map_or(std::ptr::null(), |name| name.as_ptr())
-    };
-    let models = answer.per_model.iter().map(|(name, stats)| model_stats(keep(name), stats)).collect();
-    let engines = answer.per_engine.iter().map(|(name, stats)| engine_stats(keep(name), stats)).collect();
-    let lists = Box::new(Lists { models, engines, _names: names });
-    if !lists.models.is_empty() {
-        out.per_model = lists.models.as_ptr();
-        out.per_model_count = lists.models.len();
+impl Lists {
+    pub(super) fn of(answer: &Aggregate) -> Lists {
+        let mut names = Vec::new();
+        let mut keep = |name: &str| {
+            names.push(c_string(name));
+            names.last().map_or(std::ptr::null(), |name| name.as_ptr())
+        };
+        let models = answer.per_model.iter().map(|(name, stats)| model_stats(keep(name), stats)).collect();
+        let engines = answer.per_engine.iter().map(|(name, stats)| engine_stats(keep(name), stats)).collect();
+        Lists { models, engines, _names: names }
     }
-    if !lists.engines.is_empty() {
-        out.per_engine = lists.engines.as_ptr();
-        out.per_engine_count = lists.engines.len();
+
+    /// Makes `out` point to them. They must outlive it, and may be moved.
+    pub(super) fn show(&self, out: &mut tj_aggregated_stats) {
+        if !self.models.is_empty() {
+            (out.per_model, out.per_model_count) = (self.models.as_ptr(), self.models.len());
+        }
+        if !self.engines.is_empty() {
+            (out.per_engine, out.per_engine_count) = (self.engines.as_ptr(), self.engines.len());
+        }
     }
-    out.owner = Box::into_raw(lists).cast();
 }
 
 impl From<&Distribution> for tj_distribution {
@@ -447,8 +385,14 @@ macro_rules! group_stats {
 group_stats!(model_stats, tj_model_stats, model_id);
 group_stats!(engine_stats, tj_engine_stats, engine);
 
-fn totals(answer: &Aggregate) -> tj_aggregated_stats {
+/// All of an answer but the lists.
+pub(super) fn totals(answer: &Aggregate) -> tj_aggregated_stats {
     let total = &answer.total;
+    let (good, goodput, per_second) = match answer.goodput {
+        None => (0, f64::NAN, f64::NAN),
+        // Of no calls at all: 0 / 0.
+        Some(Goodput { calls, good, per_second }) => (good, good as f64 / calls as f64, per_second),
+    };
     tj_aggregated_stats {
         struct_size: size_of::<tj_aggregated_stats>(),
         total_calls: total.call_count,
@@ -476,5 +420,8 @@ fn totals(answer: &Aggregate) -> tj_aggregated_stats {
         per_engine: std::ptr::null(),
         per_engine_count: 0,
         owner: std::ptr::null_mut(),
+        goodput_calls: good,
+        goodput,
+        goodput_per_second: per_second,
     }
 }

@@ -1,6 +1,6 @@
 //! What every entry point needs: errors and panics on the way out, sized structs, strings and handles on the way in.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::mem::{MaybeUninit, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -89,8 +89,8 @@ pub(super) unsafe fn struct_in<T: Sized_>(at: *const T, argument: &str) -> Resul
         return Err(Error::invalid(argument, what));
     }
     let mut value = T::initial();
-    // SAFETY: `known` bytes are readable there and fit here; every bit pattern of a prefix is valid, because the fields
-    // are numbers and pointers, and a function pointer that the caller set is one.
+    // SAFETY: `known` bytes are readable there and fit here; every bit pattern of a prefix is valid, because the
+    // fields are numbers and pointers, and a function pointer that the caller set is one.
     unsafe { std::ptr::copy_nonoverlapping(at.cast::<u8>(), (&raw mut value).cast::<u8>(), known) };
     // SAFETY: every sized struct begins with its size.
     unsafe { (&raw mut value).cast::<usize>().write(size_of::<T>()) };
@@ -130,6 +130,57 @@ pub(super) unsafe fn struct_out<T: Sized_>(value: &T, at: *mut T, room: usize) {
     unsafe {
         let from = std::ptr::from_ref(value).cast::<u8>();
         std::ptr::copy_nonoverlapping(from.add(skip), at.cast::<u8>().add(skip), room - skip);
+    }
+}
+
+/// A struct out with things that hang off it. They live in its field `owner`.
+///
+/// # Safety
+/// `OWNER` is the offset of a pointer in it, which is NULL or came from `Box::into_raw`.
+pub(super) unsafe trait Owning: Sized_ {
+    /// What the other pointers lead to.
+    type Owner;
+    /// Where the pointer to it is.
+    const OWNER: usize;
+
+    /// Sets every pointer to what is owned to NULL, and every count of it to 0.
+    ///
+    /// # Safety
+    /// `at` points to a struct of the caller's that goes as far as the owner, and perhaps no further.
+    unsafe fn let_go(at: *mut Self);
+}
+
+/// Whether that much room has room for the owner. Without one there would be nobody to release what hangs off it.
+pub(super) fn covers_owner<T: Owning>(room: usize) -> bool {
+    room >= T::OWNER + size_of::<*mut T::Owner>()
+}
+
+/// [`room_out`] for a struct that is nothing without what hangs off it.
+pub(super) fn room_with_owner<T: Owning>(at: *const T, argument: &str) -> Result<usize> {
+    let room = room_out(at, argument)?;
+    if !covers_owner::<T>(room) {
+        return Err(Error::invalid(&format!("{argument}.struct_size"), "has no room for the owner"));
+    }
+    Ok(room)
+}
+
+/// For the `tj_<type>_free` functions.
+///
+/// # Safety
+/// `at` is NULL or points to as many bytes as its first field says; if they go as far as the owner, it is NULL or
+/// what this library has put there.
+pub(super) unsafe fn release<T: Owning>(at: *mut T) {
+    if !room_out(at, "").is_ok_and(covers_owner::<T>) {
+        return;
+    }
+    // SAFETY: the struct is there as far as its owner. That is taken out before it is dropped, so that a second call
+    // finds NULL.
+    unsafe {
+        let owner = at.byte_add(T::OWNER).cast::<*mut T::Owner>().replace(std::ptr::null_mut());
+        T::let_go(at);
+        if !owner.is_null() {
+            infallible((), || drop(Box::from_raw(owner)));
+        }
     }
 }
 
@@ -205,6 +256,11 @@ pub(super) unsafe fn optional_string<'a>(text: *const c_char, field: &str) -> Re
     unsafe { string(text, field) }.map(Some)
 }
 
+/// A string out. One with a NUL in it can only come from a foreign writer; C sees it up to there.
+pub(super) fn c_string(text: &str) -> CString {
+    CString::new(text.split('\0').next().unwrap_or_default()).unwrap_or_default()
+}
+
 /// An out-parameter.
 ///
 /// # Safety
@@ -212,4 +268,20 @@ pub(super) unsafe fn optional_string<'a>(text: *const c_char, field: &str) -> Re
 pub(super) unsafe fn write_out<T>(at: *mut T, value: T) {
     // SAFETY: by this function's contract.
     unsafe { at.write(value) }
+}
+
+/// A number that a function finds out.
+///
+/// # Safety
+/// `out` is NULL or writable.
+pub(super) unsafe fn number_out(
+    out: *mut u64,
+    argument: &str,
+    number: impl FnOnce() -> Result<u64>,
+) -> Result<()> {
+    not_null(out, argument)?;
+    let number = number()?;
+    // SAFETY: not NULL, so writable by this function's contract.
+    unsafe { write_out(out, number) };
+    Ok(())
 }

@@ -69,7 +69,8 @@ unsafe impl Sync for CEvent {}
 
 impl CEvent {
     pub(super) fn of(event: &Event<'_>) -> CEvent {
-        let mut strings = Strings::with_room_for(event);
+        let texts = [event.name, event.model_id, event.engine, event.data_json];
+        let mut strings = Strings::with_room(texts.iter().map(|text| text.len()).sum());
         let record =
             event.record.map(|record| Box::new(tj_telemetry_record::of(record, |text| strings.put(text))));
         let out = tj_event {
@@ -92,8 +93,9 @@ impl CEvent {
     }
 }
 
-/// Copies strings into blocks that never move. One block is enough but for strings that only a record knows of.
-struct Strings {
+/// Copies strings into blocks that never move. One block is enough for what room was asked for and a record's usual
+/// strings.
+pub(super) struct Strings {
     blocks: Vec<Box<[u8]>>,
     used: usize,
 }
@@ -101,12 +103,11 @@ struct Strings {
 impl Strings {
     const BLOCK: usize = 512;
 
-    fn with_room_for(event: &Event<'_>) -> Strings {
-        let room = event.name.len() + event.model_id.len() + event.engine.len() + event.data_json.len();
+    pub(super) fn with_room(room: usize) -> Strings {
         Strings { blocks: vec![vec![0; room + Strings::BLOCK].into()], used: 0 }
     }
 
-    fn put(&mut self, text: &str) -> *const c_char {
+    pub(super) fn put(&mut self, text: &str) -> *const c_char {
         if text.is_empty() {
             return c"".as_ptr();
         }

@@ -3,16 +3,18 @@
 //! For a language without callbacks on foreign threads: open a queue of events and poll it.
 
 use std::ffi::c_void;
+use std::mem::offset_of;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::boundary::{
-    Sized_, entry, handle, infallible, initialise, not_null, room_out, struct_out, write_out,
+    Owning, Sized_, entry, handle, infallible, initialise, not_null, release, room_with_owner, struct_out,
+    write_out,
 };
 use super::error::{tj_error, tj_status};
 use super::event::{CEvent, tj_event};
 use crate::bus::Bus;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::queue::Queue;
 
 /// A bounded queue of events. Any thread, any time, until it is freed.
@@ -38,6 +40,17 @@ pub struct tj_polled_event {
 // SAFETY: repr(C), size first, numbers and pointers only.
 unsafe impl Sized_ for tj_polled_event {
     const INIT: &'static str = "POLLED_EVENT";
+}
+
+// SAFETY: the owner is where this says, and comes from tj_bus_poll.
+unsafe impl Owning for tj_polled_event {
+    type Owner = CEvent;
+    const OWNER: usize = offset_of!(tj_polled_event, owner);
+
+    unsafe fn let_go(at: *mut Self) {
+        // SAFETY: by the trait's contract.
+        unsafe { (*at).event = std::ptr::null() }
+    }
 }
 
 /// Does what TJ_POLLED_EVENT_INIT does, for languages without macros. NULL is ignored.
@@ -98,10 +111,7 @@ pub unsafe extern "C" fn tj_bus_poll(
     unsafe {
         entry(error, || {
             let queue = handle(queue, "queue")?;
-            let room = room_out(out_polled, "out_polled")?;
-            if room < size_of::<tj_polled_event>() {
-                return Err(Error::invalid("out_polled.struct_size", "has no room for the owner"));
-            }
+            let room = room_with_owner(out_polled, "out_polled")?;
             let timeout = (timeout_ms != u32::MAX).then(|| Duration::from_millis(timeout_ms.into()));
             let (event, lost) = queue.queue.pop(timeout)?;
             let owner = Box::new(event);
@@ -123,19 +133,8 @@ pub unsafe extern "C" fn tj_bus_poll(
 /// `polled` is NULL or initialised.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tj_polled_event_free(polled: *mut tj_polled_event) {
-    if !room_out(polled, "polled").is_ok_and(|room| room == size_of::<tj_polled_event>()) {
-        return;
-    }
-    // SAFETY: the struct is there to its last field, and `owner` is NULL or came from tj_bus_poll; it is taken out before
-    // it is dropped, so that a second call finds NULL.
-    unsafe {
-        let polled = &mut *polled;
-        let owner = std::mem::replace(&mut polled.owner, std::ptr::null_mut());
-        polled.event = std::ptr::null();
-        if !owner.is_null() {
-            infallible((), || drop(Box::from_raw(owner.cast::<CEvent>())));
-        }
-    }
+    // SAFETY: the caller's promise is the same.
+    unsafe { release(polled) }
 }
 
 /// Ends the queue's subscription and wakes the threads that wait in tj_bus_poll. Events that are in it can still be

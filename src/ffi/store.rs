@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::boundary::{
-    Sized_, entry, handle, initialise, not_null, room_out, string, struct_in, struct_out, struct_view,
-    write_out,
+    Sized_, entry, handle, initialise, not_null, number_out, string, struct_in, struct_view, write_out,
 };
 use super::error::{tj_error, tj_status};
 use super::record::tj_telemetry_record;
@@ -62,74 +61,22 @@ pub struct tj_store_options {
     /// Bytes of the journal, 64 KiB to 1 GiB, rounded up to a power of two. 0: 8 MiB. A record that is larger than the whole
     /// journal is refused.
     pub journal_bytes: u64,
-    /// Records that are older than this many seconds are deleted, little by little. 0: never.
+    /// Records that are older than this many seconds are deleted, little by little. 0: never. Not in memory.
     pub max_age_seconds: f64,
     /// While the database uses more bytes than this, the oldest records are deleted, little by little. 0: never. The room
-    /// is used again; the file does not shrink.
+    /// is used again; the file does not shrink. Not in memory.
     pub max_bytes: u64,
     /// 1: what tj_aggregate says of records that are deleted by age, by size or by tj_store_prune stays, percentiles
     /// included. Whole hours are deleted, then, and where records are gone a query's ends count whole hours: those that
     /// begin in its range. tj_store_clear deletes these summaries, too.
     pub keep_rollups: u32,
-}
-
-/// What has become of the records handed to a store in this process, and what the database holds.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct tj_health {
-    /// Set by TJ_HEALTH_INIT.
-    pub struct_size: usize,
-    /// Records taken, by tj_record and from the bus.
-    pub recorded: u64,
-    /// Those of them that are in the database.
-    pub committed: u64,
-    /// Those that wait in the journal.
-    pub waiting: u64,
-    /// Records that did not pass validation (TJ_ERR_INVALID_ARGUMENT).
-    pub refused: u64,
-    /// Records that were valid and could not be taken. For a record from the bus this is the only place that shows it.
-    pub failed: u64,
-    /// Failures of recording and of committing, by kind: TJ_ERR_BUSY. A failed commit loses nothing: what is in the journal
-    /// is tried again.
-    pub failures_busy: u64,
-    /// TJ_ERR_FULL.
-    pub failures_full: u64,
-    /// TJ_ERR_CORRUPT.
-    pub failures_corrupt: u64,
-    /// All others.
-    pub failures_other: u64,
-    /// Records taken over from the journals of dead processes when this store was opened.
-    pub adopted: u64,
-    /// Journals of dead processes that could not be taken over whole. They are still there, under the database's name.
-    pub damaged_journals: u64,
-    /// Bytes of the journal in use; 0 for a store without one.
-    pub journal_used: u64,
-    /// Bytes of the journal.
-    pub journal_size: u64,
-    /// Bytes of the database and its WAL; 0 in memory.
-    pub database_bytes: u64,
-    /// The earliest timestamp in the database, Unix seconds; NAN if it is empty.
-    pub oldest_timestamp: f64,
-    /// The latest.
-    pub newest_timestamp: f64,
-    /// The status of the latest refusal or failure; TJ_OK if there was none.
-    pub last_status: tj_status,
-    /// Always 0.
+    /// Set it to 0.
     pub reserved: u32,
-    /// When that was, Unix seconds; 0 if there was none.
-    pub last_failure_time: f64,
-    /// Its message, NUL-terminated UTF-8; empty if there was none.
-    pub last_message: [c_char; 504],
 }
 
 // SAFETY: repr(C), size first, numbers only.
 unsafe impl Sized_ for tj_store_options {
     const INIT: &'static str = "STORE_OPTIONS";
-}
-
-// SAFETY: repr(C), size first, numbers only.
-unsafe impl Sized_ for tj_health {
-    const INIT: &'static str = "HEALTH";
 }
 
 /// Does what TJ_STORE_OPTIONS_INIT does, for languages without macros. NULL is ignored.
@@ -140,16 +87,6 @@ unsafe impl Sized_ for tj_health {
 pub unsafe extern "C" fn tj_store_options_init(options: *mut tj_store_options) {
     // SAFETY: the caller's promise is the same.
     unsafe { initialise(options) }
-}
-
-/// Does what TJ_HEALTH_INIT does, for languages without macros. NULL is ignored.
-///
-/// # Safety
-/// `health` is NULL or points to memory for one `tj_health`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tj_health_init(health: *mut tj_health) {
-    // SAFETY: the caller's promise is the same.
-    unsafe { initialise(health) }
 }
 
 /// Opens the database at `path`, making it and missing folders (files 0600, folders 0700), or, with ":memory:", a
@@ -207,6 +144,9 @@ fn keep(store: Arc<Store>) -> *mut tj_store {
 fn options_of(options: &tj_store_options) -> Result<StoreOptions> {
     let unknown =
         |field: &str, value: u32| Err(Error::invalid(field, format!("is {value}; not a known value")));
+    if options.reserved != 0 {
+        return unknown("options.reserved", options.reserved);
+    }
     let default = StoreOptions::default();
     Ok(StoreOptions {
         read_only: match options.read_only {
@@ -317,8 +257,8 @@ pub unsafe extern "C" fn tj_record(
 
 /// Counts the records in the database, whoever wrote them. Sees the caller's own at once.
 ///
-/// TJ_OK: *out_count is the number; TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_CLOSED; TJ_ERR_FORKED; TJ_ERR_BUSY; TJ_ERR_IO;
-/// TJ_ERR_CORRUPT.
+/// TJ_OK: *out_count is the number; TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_CLOSED; TJ_ERR_FORKED; TJ_ERR_BUSY;
+/// TJ_ERR_FULL; TJ_ERR_IO; TJ_ERR_CORRUPT.
 ///
 /// # Safety
 /// `store` came from tj_store_open; `out_count` is writable; `error` is NULL or writable.
@@ -330,98 +270,6 @@ pub unsafe extern "C" fn tj_store_count(
 ) -> tj_status {
     // SAFETY: as the caller promises; NULL is checked.
     unsafe { entry(error, || number_out(out_count, "out_count", || store_of(store)?.count())) }
-}
-
-/// Deletes every record. With tj_store_prune the only way that records go away.
-///
-/// TJ_OK: *out_deleted is how many there were; TJ_ERR_INVALID_ARGUMENT: NULL; TJ_ERR_READ_ONLY; TJ_ERR_CLOSED;
-/// TJ_ERR_FORKED; TJ_ERR_BUSY; TJ_ERR_FULL; TJ_ERR_IO. On failure every record is still there.
-///
-/// # Safety
-/// `store` came from tj_store_open; `out_deleted` is writable; `error` is NULL or writable.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tj_store_clear(
-    store: *mut tj_store,
-    out_deleted: *mut u64,
-    error: *mut tj_error,
-) -> tj_status {
-    // SAFETY: as the caller promises; NULL is checked.
-    unsafe { entry(error, || number_out(out_deleted, "out_deleted", || store_of(store)?.clear())) }
-}
-
-/// Deletes the records whose timestamp is before `before` (Unix seconds).
-///
-/// TJ_OK: *out_deleted is how many there were; TJ_ERR_INVALID_ARGUMENT: NULL, or `before` NaN, infinite or negative;
-/// the rest as for tj_store_clear.
-///
-/// # Safety
-/// `store` came from tj_store_open; `out_deleted` is writable; `error` is NULL or writable.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tj_store_prune(
-    store: *mut tj_store,
-    before: f64,
-    out_deleted: *mut u64,
-    error: *mut tj_error,
-) -> tj_status {
-    // SAFETY: as the caller promises; NULL is checked.
-    unsafe { entry(error, || number_out(out_deleted, "out_deleted", || store_of(store)?.prune(before))) }
-}
-
-/// # Safety
-/// `out` is NULL or writable.
-unsafe fn number_out(out: *mut u64, argument: &str, number: impl FnOnce() -> Result<u64>) -> Result<()> {
-    not_null(out, argument)?;
-    let number = number()?;
-    // SAFETY: not NULL, so writable by this function's contract.
-    unsafe { write_out(out, number) };
-    Ok(())
-}
-
-/// Tells what has become of the records handed to this store, what the database holds, and the latest failure. Works on a
-/// closed store as well, as far as there is anything to tell.
-///
-/// TJ_OK: *out_health is filled; nothing in it needs freeing. TJ_ERR_INVALID_ARGUMENT; TJ_ERR_FORKED.
-///
-/// # Safety
-/// `store` came from tj_store_open; `out_health` is initialised; `error` is NULL or writable.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tj_store_health(
-    store: *mut tj_store,
-    out_health: *mut tj_health,
-    error: *mut tj_error,
-) -> tj_status {
-    // SAFETY: as the caller promises; NULL is checked, and `room` is what the caller's struct holds.
-    unsafe {
-        entry(error, || {
-            let room = room_out(out_health, "out_health")?;
-            let health = store_of(store)?.health()?;
-            let mut out = tj_health::initial();
-            out.recorded = health.recorded;
-            out.committed = health.committed;
-            out.waiting = health.recorded.saturating_sub(health.committed);
-            out.refused = health.refused;
-            out.failed = health.failed;
-            out.failures_busy = health.busy;
-            out.failures_full = health.full;
-            out.failures_corrupt = health.corrupt;
-            out.failures_other = health.other;
-            out.adopted = health.adopted;
-            out.damaged_journals = health.damaged_journals;
-            out.journal_used = health.journal_used;
-            out.journal_size = health.journal_size;
-            out.database_bytes = health.database_bytes;
-            out.oldest_timestamp = health.oldest;
-            out.newest_timestamp = health.newest;
-            if let Some(failure) = &health.last_failure {
-                let shown = tj_error::of(&failure.error);
-                out.last_status = shown.status;
-                out.last_failure_time = failure.time;
-                out.last_message = shown.message;
-            }
-            struct_out(&out, out_health, room);
-            Ok(())
-        })
-    }
 }
 
 /// From now on every TJ_EVENT_TELEMETRY_RECORD on the bus, and every call begun, is recorded in this store, until

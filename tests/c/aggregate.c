@@ -1,29 +1,7 @@
 /*
  * tj_aggregate, by small cases that were worked out by hand.
  */
-#include "check.h"
-
-static void add(tj_store *store, const tj_telemetry_record *record) { CHECK_OK(tj_record(store, record, &error)); }
-
-static tj_telemetry_record call_of(const char *model, const char *engine, double timestamp) {
-  tj_telemetry_record record = TJ_TELEMETRY_RECORD_INIT;
-  record.model_id = model;
-  record.engine = engine;
-  record.timestamp = timestamp;
-  return record;
-}
-
-static tj_aggregated_stats ask(tj_store *store, const tj_query *query) {
-  tj_aggregated_stats stats = TJ_AGGREGATED_STATS_INIT;
-  CHECK_OK(tj_aggregate(store, query, &stats, &error));
-  return stats;
-}
-
-static uint64_t calls(tj_store *store, const tj_query *query) {
-  tj_aggregated_stats stats = ask(store, query);
-  tj_aggregated_stats_free(&stats);
-  return stats.total_calls;
-}
+#include "calls.h"
 
 static int is_nothing(const tj_distribution *it) {
   return it->count == 0 && isnan(it->min) && isnan(it->max) && isnan(it->mean) && isnan(it->p50) && isnan(it->p90) &&
@@ -41,6 +19,7 @@ static void an_empty_store_has_no_calls_and_no_lists(void) {
   for (i = sizeof(size_t); i < offsetof(tj_aggregated_stats, latency); i++) {
     CHECK(bytes[i] == 0); /* every total and average */
   }
+  CHECK(stats.goodput_calls == 0 && isnan(stats.goodput) && isnan(stats.goodput_per_second));
   CHECK(is_nothing(&stats.latency) && is_nothing(&stats.ttft) && is_nothing(&stats.itl_ms));
   tj_aggregated_stats_free(&stats);
   CHECK_OK(tj_store_close(store, &error));
@@ -399,7 +378,7 @@ static void an_answer_outlives_its_store(void) {
   tj_aggregated_stats_free(&second);
 }
 
-/* ---- Who sees what, and what goes away ---- */
+/* ---- Who sees what ---- */
 
 static void records_are_seen_at_once_and_by_others_when_committed(void) {
   char path[4096];
@@ -423,35 +402,6 @@ static void records_are_seen_at_once_and_by_others_when_committed(void) {
   CHECK_OK(tj_store_close(reader, &error));
   CHECK_OK(tj_store_close(other, &error));
   CHECK_OK(tj_store_close(writer, &error));
-}
-
-static void clear_and_prune_are_the_only_ways_out(void) {
-  char path[4096];
-  tj_store *store;
-  uint64_t deleted = 99;
-  double t;
-  snprintf(path, sizeof path, "%s/pruned", check_folder);
-  store = check_open(path);
-  for (t = 100; t < 110; t++) {
-    tj_telemetry_record record = call_of("m", "e", t);
-    add(store, &record);
-  }
-  CHECK_OK(tj_store_prune(store, 0, &deleted, &error));
-  CHECK_EQ(deleted, 0);
-  CHECK_OK(tj_store_prune(store, 103, &deleted, &error)); /* from before 103: 100, 101, 102 */
-  CHECK_EQ(deleted, 3);
-  CHECK_EQ(calls(store, NULL), 7), CHECK_EQ(check_count(store), 7);
-  CHECK_OK(tj_store_prune(store, nextafter(103, INFINITY), &deleted, &error));
-  CHECK_EQ(deleted, 1);
-  CHECK_OK(tj_store_close(store, &error)); /* takes nothing away */
-  store = check_open(path);
-  CHECK_EQ(calls(store, NULL), 6);
-  CHECK_OK(tj_store_clear(store, &deleted, &error));
-  CHECK_EQ(deleted, 6);
-  CHECK_EQ(calls(store, NULL), 0), CHECK_EQ(check_count(store), 0);
-  CHECK_OK(tj_store_clear(store, &deleted, &error));
-  CHECK_EQ(deleted, 0);
-  CHECK_OK(tj_store_close(store, &error));
 }
 
 static void stores_in_memory_are_private(void) {
@@ -507,7 +457,6 @@ int main(int argc, char **argv) {
       {"lists add up to the totals", lists_add_up_to_the_totals},
       {"an answer outlives its store", an_answer_outlives_its_store},
       {"records are seen at once, and by others when committed", records_are_seen_at_once_and_by_others_when_committed},
-      {"clear and prune are the only ways out", clear_and_prune_are_the_only_ways_out},
       {"stores in memory are private", stores_in_memory_are_private},
       {"itl is over tokens", itl_is_over_tokens},
   };

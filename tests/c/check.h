@@ -221,6 +221,9 @@ static inline tj_status check_fails(tj_status status, tj_status expected, int32_
 
 /* ---- What many tests need ---- */
 
+/* for (EACH(pointer, array)) */
+#define EACH(item, list) item = list; item < list + sizeof(list) / sizeof *(list); item++
+
 static inline tj_store *check_open(const char *path) {
   tj_store *store = NULL;
   CHECK_OK(tj_store_open(path, NULL, &store, &error));

@@ -45,6 +45,8 @@ static void null_is_refused_by_name(void) {
   tj_aggregated_stats stats = TJ_AGGREGATED_STATS_INIT;
   tj_polled_event polled = TJ_POLLED_EVENT_INIT;
   tj_generate_result result = TJ_GENERATE_RESULT_INIT;
+  tj_series series = TJ_SERIES_INIT;
+  tj_batches batches = TJ_BATCHES_INIT;
 
   REFUSES_NULL(tj_store_open, path, tj_store_open(NULL, NULL, &out_store, into));
   REFUSES_NULL(tj_store_open, out_store, tj_store_open(":memory:", NULL, NULL, into));
@@ -63,6 +65,18 @@ static void null_is_refused_by_name(void) {
   REFUSES_NULL(tj_store_unsubscribe, store, tj_store_unsubscribe(NULL, into));
   REFUSES_NULL(tj_aggregate, store, tj_aggregate(NULL, NULL, &stats, into));
   REFUSES_NULL(tj_aggregate, out_stats, tj_aggregate(store, NULL, NULL, into));
+  REFUSES_NULL(tj_aggregate_series, store, tj_aggregate_series(NULL, NULL, 1.0, &series, into));
+  REFUSES_NULL(tj_aggregate_series, out_series, tj_aggregate_series(store, NULL, 1.0, NULL, into));
+  REFUSES_NULL(tj_batch_stats, store, tj_batch_stats(NULL, NULL, &batches, into));
+  REFUSES_NULL(tj_batch_stats, out_batches, tj_batch_stats(store, NULL, NULL, into));
+  REFUSES_NULL(tj_records_each, store, tj_records_each(NULL, NULL, ignore_record, NULL, into));
+  REFUSES_NULL(tj_records_each, fn, tj_records_each(store, NULL, NULL, NULL, into));
+  REFUSES_NULL(tj_records_recent, store, tj_records_recent(NULL, NULL, ignore_record, NULL, into));
+  REFUSES_NULL(tj_records_recent, fn, tj_records_recent(store, NULL, NULL, NULL, into));
+  REFUSES_NULL(tj_store_verify, store, tj_store_verify(NULL, ignore_difference, NULL, &number, into));
+  REFUSES_NULL(tj_store_verify, out_differences, tj_store_verify(store, ignore_difference, NULL, NULL, into));
+  REFUSES_NULL(tj_store_rollup, store, tj_store_rollup(NULL, ignore_progress, NULL, &number, into));
+  REFUSES_NULL(tj_store_rollup, out_left, tj_store_rollup(store, ignore_progress, NULL, NULL, into));
   REFUSES_NULL(tj_bus_subscribe, fn, tj_bus_subscribe(1, NULL, NULL, NULL, &number, into));
   REFUSES_NULL(tj_bus_subscribe, out_subscription, tj_bus_subscribe(1, ignore_event, NULL, NULL, NULL, into));
   REFUSES_NULL(tj_bus_publish, name, tj_bus_publish(NULL, "{}", into));
@@ -100,12 +114,26 @@ static void null_is_fine_where_the_header_says_so(void) {
   tj_store *opened;
   tj_call *call, *begun = begun_call();
   tj_aggregated_stats stats = TJ_AGGREGATED_STATS_INIT;
+  tj_series series = TJ_SERIES_INIT;
+  tj_batches batches = TJ_BATCHES_INIT;
 
   ALLOWS_NULL(tj_store_open, options, tj_store_open(":memory:", NULL, &opened, &error));
   CHECK_OK(tj_store_close(opened, &error));
   ALLOWS_NULL(tj_store_close, store, tj_store_close(NULL, &error));
   ALLOWS_NULL(tj_aggregate, query, tj_aggregate(store, NULL, &stats, &error));
   tj_aggregated_stats_free(&stats);
+  ALLOWS_NULL(tj_aggregate_series, query, tj_aggregate_series(store, NULL, 3600.0, &series, &error));
+  tj_series_free(&series);
+  ALLOWS_NULL(tj_batch_stats, query, tj_batch_stats(store, NULL, &batches, &error));
+  tj_batches_free(&batches);
+  ALLOWS_NULL(tj_records_each, query, tj_records_each(store, NULL, ignore_record, &number, &error));
+  ALLOWS_NULL(tj_records_each, user_data, tj_records_each(store, &good_query, ignore_record, NULL, &error));
+  ALLOWS_NULL(tj_records_recent, query, tj_records_recent(store, NULL, ignore_record, &number, &error));
+  ALLOWS_NULL(tj_records_recent, user_data, tj_records_recent(store, &good_query, ignore_record, NULL, &error));
+  ALLOWS_NULL(tj_store_verify, fn, tj_store_verify(store, NULL, &number, &number, &error));
+  ALLOWS_NULL(tj_store_verify, user_data, tj_store_verify(store, ignore_difference, NULL, &number, &error));
+  ALLOWS_NULL(tj_store_rollup, progress, tj_store_rollup(store, NULL, &number, &number, &error));
+  ALLOWS_NULL(tj_store_rollup, user_data, tj_store_rollup(store, ignore_progress, NULL, &number, &error));
   ALLOWS_NULL(tj_bus_subscribe, user_data, tj_bus_subscribe(1, ignore_event, NULL, ignore_drop, &number, &error));
   CHECK_OK(tj_bus_unsubscribe(number, &error));
   ALLOWS_NULL(tj_bus_subscribe, drop, tj_bus_subscribe(1, ignore_event, &number, NULL, &number, &error));
@@ -126,6 +154,8 @@ static void null_is_fine_where_the_header_says_so(void) {
   TOLERATES_NULL(tj_bus_queue_free, queue, tj_bus_queue_free(NULL));
   TOLERATES_NULL(tj_polled_event_free, polled, tj_polled_event_free(NULL));
   TOLERATES_NULL(tj_aggregated_stats_free, stats, tj_aggregated_stats_free(NULL));
+  TOLERATES_NULL(tj_series_free, series, tj_series_free(NULL));
+  TOLERATES_NULL(tj_batches_free, batches, tj_batches_free(NULL));
   tj_call_free(begun);
 }
 
@@ -138,6 +168,8 @@ static void error_may_be_null(void) {
   tj_aggregated_stats stats = TJ_AGGREGATED_STATS_INIT;
   tj_polled_event polled = TJ_POLLED_EVENT_INIT;
   tj_generate_result result = TJ_GENERATE_RESULT_INIT;
+  tj_series series = TJ_SERIES_INIT;
+  tj_batches batches = TJ_BATCHES_INIT;
 
   ALLOWS_NULL_ERROR(tj_store_open, tj_store_open(":memory:", NULL, &opened, NULL));
   ALLOWS_NULL_ERROR(tj_record, tj_record(opened, &good_record, NULL));
@@ -148,6 +180,14 @@ static void error_may_be_null(void) {
   ALLOWS_NULL_ERROR(tj_store_health, tj_store_health(opened, &health, NULL));
   ALLOWS_NULL_ERROR(tj_aggregate, tj_aggregate(opened, NULL, &stats, NULL));
   tj_aggregated_stats_free(&stats);
+  ALLOWS_NULL_ERROR(tj_aggregate_series, tj_aggregate_series(opened, NULL, 1.0, &series, NULL));
+  tj_series_free(&series);
+  ALLOWS_NULL_ERROR(tj_batch_stats, tj_batch_stats(opened, NULL, &batches, NULL));
+  tj_batches_free(&batches);
+  ALLOWS_NULL_ERROR(tj_records_each, tj_records_each(opened, NULL, ignore_record, NULL, NULL));
+  ALLOWS_NULL_ERROR(tj_records_recent, tj_records_recent(opened, NULL, ignore_record, NULL, NULL));
+  ALLOWS_NULL_ERROR(tj_store_verify, tj_store_verify(opened, NULL, NULL, &number, NULL));
+  ALLOWS_NULL_ERROR(tj_store_rollup, tj_store_rollup(opened, NULL, NULL, &number, NULL));
   ALLOWS_NULL_ERROR(tj_store_subscribe, tj_store_subscribe(opened, NULL));
   ALLOWS_NULL_ERROR(tj_store_unsubscribe, tj_store_unsubscribe(opened, NULL));
   ALLOWS_NULL_ERROR(tj_store_close, tj_store_close(opened, NULL));
@@ -252,6 +292,12 @@ static void unknown_enumerators_are_refused_by_name(void) {
     options.durability = 0;
     options.overflow = *number;
     CHECK_FAILS(use_options(&options), TJ_ERR_INVALID_ARGUMENT, "overflow");
+    options.overflow = 0;
+    options.keep_rollups = *number;
+    CHECK_FAILS(use_options(&options), TJ_ERR_INVALID_ARGUMENT, "keep_rollups");
+    options.keep_rollups = 0;
+    options.reserved = *number;
+    CHECK_FAILS(use_options(&options), TJ_ERR_INVALID_ARGUMENT, "reserved");
     if (*number > TJ_OUTCOME_INTERRUPTED) {
       tj_telemetry_record record = good_record;
       record.outcome = *number;
@@ -270,6 +316,8 @@ static void a_closed_store_says_so(void) {
   uint64_t number;
   tj_aggregated_stats stats = TJ_AGGREGATED_STATS_INIT;
   tj_telemetry_record bad = TJ_TELEMETRY_RECORD_INIT;
+  tj_series series = TJ_SERIES_INIT;
+  tj_batches batches = TJ_BATCHES_INIT;
   tj_store *closed = check_open(":memory:");
   tj_health health;
   CHECK_OK(tj_record(closed, &good_record, &error));
@@ -282,6 +330,12 @@ static void a_closed_store_says_so(void) {
   CHECK_FAILS(tj_store_clear(closed, &number, &error), TJ_ERR_CLOSED, "store");
   CHECK_FAILS(tj_store_prune(closed, 1.0, &number, &error), TJ_ERR_CLOSED, "store");
   CHECK_FAILS(tj_aggregate(closed, NULL, &stats, &error), TJ_ERR_CLOSED, "store");
+  CHECK_FAILS(tj_aggregate_series(closed, NULL, 1.0, &series, &error), TJ_ERR_CLOSED, "store");
+  CHECK_FAILS(tj_batch_stats(closed, NULL, &batches, &error), TJ_ERR_CLOSED, "store");
+  CHECK_FAILS(tj_records_each(closed, NULL, ignore_record, NULL, &error), TJ_ERR_CLOSED, "store");
+  CHECK_FAILS(tj_records_recent(closed, NULL, ignore_record, NULL, &error), TJ_ERR_CLOSED, "store");
+  CHECK_FAILS(tj_store_verify(closed, ignore_difference, NULL, &number, &error), TJ_ERR_CLOSED, "store");
+  CHECK_FAILS(tj_store_rollup(closed, ignore_progress, NULL, &number, &error), TJ_ERR_CLOSED, "store");
   CHECK_FAILS(tj_store_subscribe(closed, &error), TJ_ERR_CLOSED, "store");
   CHECK_FAILS(tj_store_unsubscribe(closed, &error), TJ_ERR_CLOSED, "store");
   CHECK_FAILS(tj_store_close(closed, &error), TJ_ERR_CLOSED, "store");
@@ -317,6 +371,8 @@ static void a_store_that_is_only_read_says_so(void) {
   tj_store_options options = TJ_STORE_OPTIONS_INIT;
   tj_store *read_only = NULL, *made = check_open(check_path("only-read"));
   tj_aggregated_stats stats = TJ_AGGREGATED_STATS_INIT;
+  tj_series series = TJ_SERIES_INIT;
+  tj_batches batches = TJ_BATCHES_INIT;
   CHECK_OK(tj_record(made, &good_record, &error));
   CHECK_OK(tj_store_close(made, &error));
   options.read_only = 1;
@@ -324,6 +380,7 @@ static void a_store_that_is_only_read_says_so(void) {
   CHECK_FAILS(tj_record(read_only, &good_record, &error), TJ_ERR_READ_ONLY, NULL);
   CHECK_FAILS(tj_store_clear(read_only, &number, &error), TJ_ERR_READ_ONLY, NULL);
   CHECK_FAILS(tj_store_prune(read_only, 2e9, &number, &error), TJ_ERR_READ_ONLY, NULL);
+  CHECK_FAILS(tj_store_rollup(read_only, ignore_progress, NULL, &number, &error), TJ_ERR_READ_ONLY, NULL);
   CHECK_FAILS(tj_store_subscribe(read_only, &error), TJ_ERR_READ_ONLY, NULL);
   CHECK_OK(tj_store_unsubscribe(read_only, &error));
   CHECK_OK(tj_store_flush(read_only, &error));
@@ -331,6 +388,16 @@ static void a_store_that_is_only_read_says_so(void) {
   CHECK_OK(tj_aggregate(read_only, NULL, &stats, &error));
   CHECK_EQ(stats.total_calls, 1);
   tj_aggregated_stats_free(&stats);
+  CHECK_OK(tj_aggregate_series(read_only, NULL, 3600.0, &series, &error));
+  CHECK_EQ(series.step_count, 1);
+  tj_series_free(&series);
+  CHECK_OK(tj_batch_stats(read_only, NULL, &batches, &error));
+  CHECK_EQ(batches.batch_count, 1);
+  tj_batches_free(&batches);
+  CHECK_OK(tj_records_each(read_only, NULL, ignore_record, NULL, &error));
+  CHECK_OK(tj_records_recent(read_only, NULL, ignore_record, NULL, &error));
+  CHECK_OK(tj_store_verify(read_only, NULL, NULL, &number, &error));
+  CHECK_EQ(number, 0);
   CHECK_OK(tj_store_close(read_only, &error));
 }
 

@@ -70,10 +70,18 @@ static uint64_t count_in(const char *path) {
 
 /* ---- The parent's handles in the child ---- */
 
+static int32_t see_no_record(const tj_telemetry_record *record, int64_t record_id, void *user_data) {
+  (void)record, (void)record_id, (void)user_data;
+  CHECK(0);
+  return 0;
+}
+
 static void use_the_parents_store(void) {
   tj_telemetry_record record = TJ_TELEMETRY_RECORD_INIT;
   tj_health health = TJ_HEALTH_INIT;
   tj_aggregated_stats stats = TJ_AGGREGATED_STATS_INIT;
+  tj_series series = TJ_SERIES_INIT;
+  tj_batches batches = TJ_BATCHES_INIT;
   uint64_t number = 77;
   int round;
   record.model_id = "the child's";
@@ -84,13 +92,19 @@ static void use_the_parents_store(void) {
   CHECK_FAILS(tj_store_prune(store, 2e9, &number, &error), TJ_ERR_FORKED, "store");
   CHECK_FAILS(tj_store_health(store, &health, &error), TJ_ERR_FORKED, "store");
   CHECK_FAILS(tj_aggregate(store, NULL, &stats, &error), TJ_ERR_FORKED, "store");
+  CHECK_FAILS(tj_aggregate_series(store, NULL, 1.0, &series, &error), TJ_ERR_FORKED, "store");
+  CHECK_FAILS(tj_batch_stats(store, NULL, &batches, &error), TJ_ERR_FORKED, "store");
+  CHECK_FAILS(tj_records_each(store, NULL, see_no_record, NULL, &error), TJ_ERR_FORKED, "store");
+  CHECK_FAILS(tj_records_recent(store, NULL, see_no_record, NULL, &error), TJ_ERR_FORKED, "store");
+  CHECK_FAILS(tj_store_verify(store, NULL, NULL, &number, &error), TJ_ERR_FORKED, "store");
+  CHECK_FAILS(tj_store_rollup(store, NULL, NULL, &number, &error), TJ_ERR_FORKED, "store");
   CHECK_FAILS(tj_store_subscribe(store, &error), TJ_ERR_FORKED, "store");
   CHECK_FAILS(tj_store_unsubscribe(store, &error), TJ_ERR_FORKED, "store");
   for (round = 0; round < 2; round++) {
     CHECK_FAILS(tj_store_close(store, &error), TJ_ERR_FORKED, "store");
   }
   CHECK_EQ(number, 77);
-  CHECK(health.recorded == 0 && stats.owner == NULL);
+  CHECK(health.recorded == 0 && stats.owner == NULL && series.owner == NULL && batches.owner == NULL);
 }
 
 static void a_store_says_that_it_is_the_parents(void) {

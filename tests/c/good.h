@@ -9,8 +9,6 @@ static tj_store *store;
 /* Tells tests/contract.rs that a promise was tested. */
 static inline void report(const char *promise, const char *what) { printf("%s %s\n", promise, what); }
 
-#define EACH(item, list) item = list; item < list + sizeof(list) / sizeof *(list); item++
-
 /* ---- Arguments that are good ---- */
 
 static const tj_telemetry_record good_record = {
@@ -20,9 +18,10 @@ static const tj_telemetry_record good_record = {
     "span", 1, 2, 3, 2, 0.125};
 
 static const tj_store_options good_options = {sizeof(tj_store_options), 0, TJ_DURABILITY_POWER, TJ_OVERFLOW_REJECT,
-                                              1000,                     50, 1 << 20};
+                                              1000, 50, 1 << 20, 1e9, UINT64_C(1) << 40, 1, 0};
 
-static const tj_query good_query = {sizeof(tj_query), 1.0, 2e9, "model", "engine", "agent", "batch", 1, 1, 4, 5};
+static const tj_query good_query = {sizeof(tj_query), 1.0, 2e9, "model", "engine", "agent", "batch", 1, 1, 4, 5,
+                                    0.5, 0.25, 2.0};
 
 static const tj_message good_messages[2] = {{"system", "be brief"}, {"user", "h\xC3\xA9"}};
 
@@ -54,6 +53,20 @@ static const tj_engine good_engine = {sizeof(tj_engine), "engine", do_nothing, N
 static inline void ignore_event(const tj_event *event, void *user_data) { (void)event, (void)user_data; }
 
 static inline void ignore_drop(void *user_data) { (void)user_data; }
+
+static inline int32_t ignore_record(const tj_telemetry_record *record, int64_t record_id, void *user_data) {
+  (void)record, (void)record_id, (void)user_data;
+  return 0;
+}
+
+static inline void ignore_difference(const tj_difference *difference, void *user_data) {
+  (void)difference, (void)user_data;
+}
+
+static inline int32_t ignore_progress(uint64_t done, uint64_t total, void *user_data) {
+  (void)done, (void)total, (void)user_data;
+  return 0;
+}
 
 static inline tj_call *begun_call(void) {
   tj_call *call = NULL;

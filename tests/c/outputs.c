@@ -36,8 +36,11 @@ static void write_newer_database(const char *name) {
   CHECK(file != NULL && fseek(file, 60, SEEK_SET) == 0 && fwrite(version, 1, 4, file) == 4 && fclose(file) == 0);
 }
 
+static const double impossible[] = {NAN, INFINITY, -INFINITY, -1.0, -1e-300};
+
 static void failure_leaves_what_open_gives_untouched(void) {
   tj_store *out;
+  size_t i;
   tj_store_options options;
   static const char garbage[] = "This is not a database, but it is long enough to be looked at as one: "
                                 "an SQLite file begins with a header of one hundred bytes.";
@@ -64,6 +67,12 @@ static void failure_leaves_what_open_gives_untouched(void) {
   tj_store_options_init(&options);
   options.read_only = 2;
   LEAVES(out, tj_store_open(":memory:", &options, &out, &error), TJ_ERR_INVALID_ARGUMENT, "read_only");
+  tj_store_options_init(&options);
+  for (i = 0; i < sizeof impossible / sizeof *impossible; i++) {
+    options.max_age_seconds = impossible[i];
+    LEAVES(out, tj_store_open(":memory:", &options, &out, &error), TJ_ERR_INVALID_ARGUMENT, "max_age_seconds");
+  }
+  tj_store_options_init(&options);
   options.read_only = 1;
   LEAVES(out, tj_store_open(":memory:", &options, &out, &error), TJ_ERR_INVALID_ARGUMENT, "read_only");
   LEAVES(out, tj_store_open(check_path("missing"), &options, &out, &error), TJ_ERR_IO, NULL);
@@ -73,7 +82,6 @@ static void failure_leaves_what_open_gives_untouched(void) {
 }
 
 static void failure_leaves_numbers_untouched(void) {
-  static const double impossible[] = {NAN, INFINITY, -INFINITY, -1.0, -1e-300};
   uint64_t out;
   size_t i;
   tj_store *closed = check_open(":memory:"), *read_only;
@@ -102,6 +110,15 @@ static void failure_leaves_numbers_untouched(void) {
     LEAVES(out, tj_store_prune(store, impossible[i], &out, &error), TJ_ERR_INVALID_ARGUMENT, "before");
   }
 
+  report("untouched", "tj_store_verify.out_differences");
+  LEAVES(out, tj_store_verify(NULL, ignore_difference, NULL, &out, &error), TJ_ERR_INVALID_ARGUMENT, "store");
+  LEAVES(out, tj_store_verify(closed, ignore_difference, NULL, &out, &error), TJ_ERR_CLOSED, NULL);
+
+  report("untouched", "tj_store_rollup.out_left");
+  LEAVES(out, tj_store_rollup(NULL, ignore_progress, NULL, &out, &error), TJ_ERR_INVALID_ARGUMENT, "store");
+  LEAVES(out, tj_store_rollup(closed, ignore_progress, NULL, &out, &error), TJ_ERR_CLOSED, NULL);
+  LEAVES(out, tj_store_rollup(read_only, ignore_progress, NULL, &out, &error), TJ_ERR_READ_ONLY, NULL);
+
   report("untouched", "tj_bus_subscribe.out_subscription");
   LEAVES(out, tj_bus_subscribe(0, ignore_event, NULL, NULL, &out, &error), TJ_ERR_INVALID_ARGUMENT, "event_mask");
   LEAVES(out, tj_bus_subscribe(1, NULL, NULL, NULL, &out, &error), TJ_ERR_INVALID_ARGUMENT, "fn");
@@ -113,7 +130,10 @@ static void failure_leaves_structs_untouched(void) {
   tj_aggregated_stats stats;
   tj_polled_event polled;
   tj_generate_result result;
+  tj_series series;
+  tj_batches batches;
   tj_query query;
+  size_t i;
   tj_store *closed = check_open(":memory:");
   tj_bus_queue *queue = opened_queue();
   CHECK_OK(tj_store_close(closed, &error));
@@ -145,8 +165,38 @@ static void failure_leaves_structs_untouched(void) {
   query = good_query;
   query.outcome_mask = 1u << 5;
   LEAVES(stats, tj_aggregate(store, &query, &stats, &error), TJ_ERR_INVALID_ARGUMENT, "outcome_mask");
+  query = good_query;
+  for (i = 0; i < sizeof impossible / sizeof *impossible; i++) {
+    query.max_ttft = impossible[i];
+    LEAVES(stats, tj_aggregate(store, &query, &stats, &error), TJ_ERR_INVALID_ARGUMENT, "max_ttft");
+    query.max_ttft = 0, query.max_tpot = impossible[i];
+    LEAVES(stats, tj_aggregate(store, &query, &stats, &error), TJ_ERR_INVALID_ARGUMENT, "max_tpot");
+    query.max_tpot = 0, query.max_latency = impossible[i];
+    LEAVES(stats, tj_aggregate(store, &query, &stats, &error), TJ_ERR_INVALID_ARGUMENT, "max_latency");
+    query.max_latency = 0;
+  }
   stats.struct_size = 1;
   LEAVES(stats, tj_aggregate(store, NULL, &stats, &error), TJ_ERR_INVALID_ARGUMENT, "out_stats.struct_size");
+
+  query = good_query;
+  query.agent = "\xFF";
+  report("untouched", "tj_aggregate_series.out_series");
+  POISON_SIZED(series);
+  LEAVES(series, tj_aggregate_series(NULL, NULL, 1.0, &series, &error), TJ_ERR_INVALID_ARGUMENT, "store");
+  LEAVES(series, tj_aggregate_series(closed, NULL, 1.0, &series, &error), TJ_ERR_CLOSED, NULL);
+  LEAVES(series, tj_aggregate_series(store, &query, 1.0, &series, &error), TJ_ERR_INVALID_ARGUMENT, "agent");
+  LEAVES(series, tj_aggregate_series(store, NULL, 0.0, &series, &error), TJ_ERR_INVALID_ARGUMENT, "step_seconds");
+  series.struct_size = offsetof(tj_series, owner);
+  LEAVES(series, tj_aggregate_series(store, NULL, 1.0, &series, &error), TJ_ERR_INVALID_ARGUMENT,
+         "out_series.struct_size");
+
+  report("untouched", "tj_batch_stats.out_batches");
+  POISON_SIZED(batches);
+  LEAVES(batches, tj_batch_stats(NULL, NULL, &batches, &error), TJ_ERR_INVALID_ARGUMENT, "store");
+  LEAVES(batches, tj_batch_stats(closed, NULL, &batches, &error), TJ_ERR_CLOSED, NULL);
+  LEAVES(batches, tj_batch_stats(store, &query, &batches, &error), TJ_ERR_INVALID_ARGUMENT, "agent");
+  batches.struct_size = offsetof(tj_batches, owner);
+  LEAVES(batches, tj_batch_stats(store, NULL, &batches, &error), TJ_ERR_INVALID_ARGUMENT, "out_batches.struct_size");
 
   report("untouched", "tj_bus_poll.out_polled");
   POISON_SIZED(polled);

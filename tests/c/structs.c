@@ -151,6 +151,18 @@ static tj_status get_polled(void *polled) {
   return status;
 }
 
+static tj_status get_series(void *series) {
+  tj_status status = tj_aggregate_series(store, NULL, 3600.0, (tj_series *)series, &error);
+  tj_series_free((tj_series *)series);
+  return status;
+}
+
+static tj_status get_batches(void *batches) {
+  tj_status status = tj_batch_stats(store, NULL, (tj_batches *)batches, &error);
+  tj_batches_free((tj_batches *)batches);
+  return status;
+}
+
 static const struct sized_out {
   const char *type, *argument;
   size_t size;
@@ -159,6 +171,8 @@ static const struct sized_out {
 } structs_out[] = {
     {"tj_health", "out_health", sizeof(tj_health), 0, get_health},
     {"tj_aggregated_stats", "out_stats", sizeof(tj_aggregated_stats), 0, get_stats},
+    {"tj_series", "out_series", sizeof(tj_series), sizeof(tj_series), get_series},
+    {"tj_batches", "out_batches", sizeof(tj_batches), sizeof(tj_batches), get_batches},
     {"tj_generate_result", "out_result", sizeof(tj_generate_result), 0, get_result},
     {"tj_polled_event", "out_polled", sizeof(tj_polled_event), sizeof(tj_polled_event), get_polled},
 };
@@ -216,6 +230,29 @@ static void stats_without_room_for_the_owner_have_no_lists(void) {
   CHECK(check_is_poison(&stats.owner, sizeof stats.owner));
 }
 
+/* A program of the time when the struct ended with its owner gets its lists, and releases them. */
+static void older_stats_that_reach_their_owner_are_released(void) {
+  const size_t older = offsetof(tj_aggregated_stats, owner) + sizeof(void *);
+  size_t size;
+  tj_store *own = check_open(":memory:");
+  CHECK_EQ(older, 376);
+  CHECK_OK(tj_record(own, &good_record, &error));
+  for (size = older; size <= sizeof(tj_aggregated_stats); size += sizeof(size_t)) {
+    tj_aggregated_stats *stats = (tj_aggregated_stats *)at_the_edge(size);
+    memset(stats, 0, size);
+    memcpy(stats, &size, sizeof size);
+    CHECK_OK(tj_aggregate(own, NULL, stats, &error));
+    CHECK_EQ(stats->total_calls, 1);
+    CHECK(stats->per_model_count == 1 && strcmp(stats->per_model[0].model_id, "model") == 0);
+    CHECK(stats->per_engine_count == 1 && strcmp(stats->per_engine[0].engine, "engine") == 0);
+    CHECK(stats->owner != NULL);
+    tj_aggregated_stats_free(stats);
+    CHECK(stats->per_model == NULL && stats->per_engine == NULL && stats->owner == NULL);
+    tj_aggregated_stats_free(stats);
+  }
+  CHECK_OK(tj_store_close(own, &error));
+}
+
 static void init_functions_do_what_the_macros_do(void) {
 #define INIT(type, argument, macro)                                                                                    \
   do {                                                                                                                 \
@@ -239,6 +276,8 @@ static void init_functions_do_what_the_macros_do(void) {
   INIT(tj_telemetry_record, record, TJ_TELEMETRY_RECORD_INIT);
   INIT(tj_query, query, TJ_QUERY_INIT);
   INIT(tj_aggregated_stats, stats, TJ_AGGREGATED_STATS_INIT);
+  INIT(tj_series, series, TJ_SERIES_INIT);
+  INIT(tj_batches, batches, TJ_BATCHES_INIT);
   INIT(tj_polled_event, polled, TJ_POLLED_EVENT_INIT);
   INIT(tj_generate_request, request, TJ_GENERATE_REQUEST_INIT);
   INIT(tj_generate_result, result, TJ_GENERATE_RESULT_INIT);
@@ -247,11 +286,15 @@ static void init_functions_do_what_the_macros_do(void) {
 
 static void free_functions_can_be_called_at_any_time(void) {
   tj_aggregated_stats stats = TJ_AGGREGATED_STATS_INIT;
+  tj_series series = TJ_SERIES_INIT;
+  tj_batches batches = TJ_BATCHES_INIT;
   tj_polled_event polled = TJ_POLLED_EVENT_INIT;
   tj_bus_queue *queue = opened_queue();
   int round;
 
   tj_aggregated_stats_free(&stats); /* never filled */
+  tj_series_free(&series);
+  tj_batches_free(&batches);
   tj_polled_event_free(&polled);
   CHECK_OK(tj_record(store, &good_record, &error));
   for (round = 0; round < 3; round++) { /* and filled again */
@@ -264,6 +307,18 @@ static void free_functions_can_be_called_at_any_time(void) {
     CHECK(stats.per_model == NULL && stats.per_model_count == 0 && stats.per_engine == NULL &&
           stats.per_engine_count == 0 && stats.owner == NULL);
     CHECK_EQ(stats.total_calls, calls); /* the totals stay */
+
+    CHECK_OK(tj_aggregate_series(store, NULL, 3600.0, &series, &error));
+    CHECK(series.steps != NULL && series.step_count == 1 && series.owner != NULL);
+    tj_series_free(&series);
+    tj_series_free(&series);
+    CHECK(series.steps == NULL && series.step_count == 0 && series.owner == NULL);
+
+    CHECK_OK(tj_batch_stats(store, NULL, &batches, &error));
+    CHECK(batches.batches != NULL && batches.batch_count == 1 && batches.owner != NULL);
+    tj_batches_free(&batches);
+    tj_batches_free(&batches);
+    CHECK(batches.batches == NULL && batches.batch_count == 0 && batches.owner == NULL);
 
     CHECK_OK(tj_bus_publish("event", NULL, &error));
     CHECK_OK(tj_bus_poll(queue, 0, &polled, &error));
@@ -407,6 +462,7 @@ int main(int argc, char **argv) {
       {"a struct_size that cannot be is refused by name", a_struct_size_that_cannot_be_is_refused_by_name},
       {"structs out are written as far as they reach", structs_out_are_written_as_far_as_they_reach},
       {"stats without room for the owner have no lists", stats_without_room_for_the_owner_have_no_lists},
+      {"older stats that reach their owner are released", older_stats_that_reach_their_owner_are_released},
       {"init functions do what the macros do", init_functions_do_what_the_macros_do},
       {"free functions can be called at any time", free_functions_can_be_called_at_any_time},
       {"invalid UTF-8 is refused by name", invalid_utf8_is_refused_by_name},

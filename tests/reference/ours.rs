@@ -7,14 +7,14 @@ use std::ptr::{null, null_mut};
 use serde_json::{Value, json};
 use tokenjoule::ffi::aggregate::{
     tj_aggregate, tj_aggregated_stats, tj_aggregated_stats_free, tj_aggregated_stats_init, tj_model_stats,
-    tj_query, tj_query_init,
 };
 use tokenjoule::ffi::error::tj_error;
+use tokenjoule::ffi::query::{tj_query, tj_query_init};
 use tokenjoule::ffi::record::{TJ_UNKNOWN, tj_telemetry_record, tj_telemetry_record_init};
 use tokenjoule::ffi::store::{
-    tj_health, tj_health_init, tj_record, tj_store, tj_store_close, tj_store_count, tj_store_flush,
-    tj_store_health, tj_store_open,
+    tj_record, tj_store, tj_store_close, tj_store_count, tj_store_flush, tj_store_open,
 };
+use tokenjoule::ffi::upkeep::{tj_health, tj_health_init, tj_store_health};
 
 /// Our answer to a query; the groups by name.
 #[derive(Debug)]
