@@ -297,10 +297,11 @@ impl<'a> Record<'a> {
     #[inline]
     pub(crate) fn check(&self) -> Result<()> {
         // In one look what nearly every record passes.
+        let is_too_busy = self.gpu_utilization_pct > 100.0;
         let is_fine = !self.model_id.is_empty()
             & (self.timestamp >= 0.0)
             & (self.timestamp < f64::INFINITY)
-            & !(self.gpu_utilization_pct > 100.0)
+            & !is_too_busy
             & self.metadata_json.is_empty()
             & self.is_above_suspicion();
         if is_fine { Ok(()) } else { self.check_each() }
