@@ -1,17 +1,17 @@
 //! A call's life: begin → prompt → tokens → end → record.
 
+mod describe;
 mod progress;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::bus::{Bus, OpenCall};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind};
-use crate::os::{Process, wall_clock};
+use crate::os::{Process, monotonic_ns, wall_clock};
 use crate::record::{MAX_METADATA, MAX_STRING, Outcome, Record, UNKNOWN, check_figure, check_json_object};
 use progress::Progress;
 
@@ -183,7 +183,8 @@ pub struct Call {
     texts: Texts,
     is_warmup: bool,
     timestamp: f64,
-    started: Instant,
+    /// [`monotonic_ns`].
+    started: u64,
     progress: Progress,
     is_ended: bool,
 }
@@ -202,7 +203,7 @@ impl Call {
             texts: Texts::of(start),
             is_warmup: start.is_warmup,
             timestamp: wall_clock(),
-            started: Instant::now(),
+            started: monotonic_ns(),
             progress: Progress::default(),
             is_ended: false,
         };
@@ -210,12 +211,9 @@ impl Call {
         let takers = bus.recorders();
         call.kept_by = takers.iter().filter_map(|taker| taker.clone().call_began(id, &record)).collect();
         if bus.has_subscribers(EventKind::InferenceStart) {
-            let data = json!({
-                "model": start.model, "engine": start.engine, "message_count": start.message_count,
-            });
-            call.notify(EventKind::InferenceStart, None, &data.to_string());
+            call.notify(EventKind::InferenceStart, None, &describe::start(start));
         }
-        call.started = Instant::now(); // what stores and subscribers took is not the engine's
+        call.started = monotonic_ns(); // what stores and subscribers took is not the engine's
         Ok(call)
     }
 
@@ -238,7 +236,7 @@ impl Call {
     /// `count` more output tokens exist as of now. The first gives TTFT.
     pub fn tokens(&mut self, count: u32) {
         if !self.is_ended && count > 0 {
-            self.progress.tokens(self.started.elapsed().as_nanos() as u64, count);
+            self.progress.tokens(self.elapsed_ns(), count);
             self.tell_recorders();
         }
     }
@@ -297,6 +295,11 @@ impl Call {
         Err(Error { engine_code: code, ..Error::new(ErrorKind::Engine, message) })
     }
 
+    #[inline]
+    fn elapsed_ns(&self) -> u64 {
+        monotonic_ns().saturating_sub(self.started)
+    }
+
     fn check_running(&self) -> Result<()> {
         self.process.check("the call")?;
         if self.is_ended {
@@ -307,13 +310,16 @@ impl Call {
 
     /// The one place where a call ends.
     fn conclude(&mut self, outcome: Outcome, report: &Report<'_>) -> Result<()> {
-        let latency = self.started.elapsed().as_secs_f64();
+        let latency = self.elapsed_ns() as f64 / 1e9;
         self.is_ended = true;
         let kept_by = std::mem::take(&mut self.kept_by);
         let record = Record { outcome, ..self.record(self.progress.record(latency, report)) };
         let record = record.settled(wall_clock)?;
-        let data =
-            if self.bus.has_subscribers(EventKind::InferenceEnd) { end_data(&record) } else { String::new() };
+        let data = if self.bus.has_subscribers(EventKind::InferenceEnd) {
+            describe::end(&record)
+        } else {
+            String::new()
+        };
         self.notify(EventKind::InferenceEnd, Some(&record), if data.is_empty() { "{}" } else { &data });
         for keeper in kept_by {
             keeper.ended(&record);
@@ -381,24 +387,6 @@ pub fn instrumented_generate<'r>(
             std::panic::resume_unwind(panic)
         }
     }
-}
-
-/// The reference's figures for subscribers that want no struct, and those that have no field in a record.
-fn end_data(record: &Record<'_>) -> String {
-    let figure = |figure: f64| if figure.is_nan() { Value::Null } else { json!(figure) };
-    json!({
-        "model": record.model_id,
-        "engine": record.engine,
-        "outcome": record.outcome.name(),
-        "latency": figure(record.latency_seconds),
-        "ttft": figure(record.ttft),
-        "tpot": figure(record.tpot()),
-        "throughput_tok_per_sec": figure(record.throughput_tok_per_sec),
-        "decode_tok_per_sec": figure(record.decode_tok_per_sec()),
-        "finish_reason": record.finish_reason,
-        "error_type": record.error_type,
-    })
-    .to_string()
 }
 
 /// The metadata with the names of what was left out, or `None` if nothing was.

@@ -302,7 +302,7 @@ impl<'a> Record<'a> {
             & (self.timestamp >= 0.0)
             & (self.timestamp < f64::INFINITY)
             & !is_too_busy
-            & self.metadata_json.is_empty()
+            & matches!(self.metadata_json, "" | "{}")
             & self.is_above_suspicion();
         if is_fine { Ok(()) } else { self.check_each() }
     }

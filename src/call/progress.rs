@@ -64,7 +64,8 @@ impl Progress {
             self.first = Some(at);
         } else {
             // No two events are at the same time; a coarse clock may say so.
-            let gap_ms = at.saturating_sub(self.latest).max(1) as f64 / 1e6 / f64::from(count);
+            let all_ms = at.saturating_sub(self.latest).max(1) as f64 / 1e6;
+            let gap_ms = if count == 1 { all_ms } else { all_ms / f64::from(count) };
             self.gaps.add(gap_ms, count.into());
             self.spread.add(gap_ms, count.into());
         }
@@ -133,25 +134,37 @@ fn positive(figure: f64) -> f64 {
     if figure > 0.0 && figure.is_finite() { figure } else { f64::NAN }
 }
 
-/// Standard deviation in one pass, with weights (Welford, Technometrics 4 (1962); West, CACM 22 (1979)).
+/// Standard deviation in one pass, without a division for each value: sums of the distances from the first value, and of
+/// their squares (Chan, Golub, LeVeque: "Algorithms for computing the sample variance", American Statistician 37 (1983),
+/// shifted data). A call's gaps are near enough to each other for that.
 #[derive(Debug, Default)]
 struct Spread {
     count: u64,
-    mean: f64,
+    first: f64,
+    distances: f64,
     squares: f64,
 }
 
 impl Spread {
+    #[inline]
     fn add(&mut self, value: f64, times: u64) {
+        if self.count == 0 {
+            self.first = value;
+        }
         self.count += times;
-        let from_mean = value - self.mean;
-        self.mean += from_mean * times as f64 / self.count as f64;
-        self.squares += times as f64 * from_mean * (value - self.mean);
+        let distance = value - self.first;
+        let weighed = distance * times as f64;
+        self.distances += weighed;
+        self.squares += weighed * distance;
     }
 
     /// `NAN` for fewer than two values.
     fn sample_deviation(&self) -> f64 {
-        if self.count < 2 { f64::NAN } else { (self.squares / (self.count - 1) as f64).max(0.0).sqrt() }
+        if self.count < 2 {
+            return f64::NAN;
+        }
+        let count = self.count as f64;
+        ((self.squares - self.distances * self.distances / count) / (count - 1.0)).max(0.0).sqrt()
     }
 }
 

@@ -185,8 +185,10 @@ impl tj_generate_result {
     ) -> Result<Report<'a>> {
         let mut text = |text: *const c_char, field: &str| {
             // SAFETY: by this function's contract.
-            unsafe { string(text, &format!("result.{field}")) }
-                .or_else(|error| on_bad(field, error).map(|()| ""))
+            unsafe { string(text, field) }.or_else(|error| {
+                let error = Error::new(error.kind, format!("result.{}", error.message));
+                on_bad(field, error).map(|()| "")
+            })
         };
         Ok(Report {
             finish_reason: text(self.finish_reason, "finish_reason")?,
