@@ -899,9 +899,9 @@ tj_status tj_records_recent(tj_store *store,
 /* ---- Looking after a store --------------------------------------------------------------------------------
  * A store looks after itself; this is for looking at it, and for what it does not do unasked.
  *
- * Beside the records lie rollups: a summary of the records of each minute, hour, day, 32 days and of all time that
- * has more than a few. Questions are answered from them, and from the records at the ends of a range, so that their
- * cost does not grow with the number of records. The store brings them up to date by itself as records come, whoever
+ * Beside the records lie rollups: summaries of the records of each minute, ten minutes, hour, day, 32 days and of all
+ * time, where there are enough of them. Questions are answered from these, and from the records at the ends of a range,
+ * so that their cost does not grow with the number of records. The store brings them up to date by itself as records come, whoever
  * wrote or changed them; those of a database that had none are made in the background, a few thousand records at a
  * time. Until then a question reads the records instead: an answer is slower without rollups, and never another.
  */

@@ -309,9 +309,10 @@ fn verified(path: &Path) -> Vec<String> {
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// The rollups of the minute, the hour, the day, the 32 days and of all time that the first row is in.
-const ROLLUPS: [&str; 5] = [
+/// The rollups of the minute, the ten minutes, the hour, the day, the 32 days and of all time that the first row is in.
+const ROLLUPS: [&str; 6] = [
     "1699999200 1699999260",
+    "1699999200 1699999800",
     "1699999200 1700002800",
     "1699920000 1700006400",
     "1697587200 1700352000",
@@ -332,10 +333,10 @@ fn what_was_tampered_with_is_found() {
     database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
     let said = |sql: &str, differs: &str, in_minute: &str| {
         database.execute_batch(sql).unwrap();
-        let expected = ROLLUPS.iter().zip([in_minute, differs, differs, differs, differs]);
+        let expected = ROLLUPS.iter().zip([in_minute, differs, differs, differs, differs, differs]);
         let mut expected: Vec<String> =
             expected.map(|(times, differs)| format!("{times} m e a {differs}")).collect();
-        expected.push("TJ_OK 5".to_owned());
+        expected.push("TJ_OK 6".to_owned());
         assert_eq!(verified(&path), expected, "{sql}");
     };
     let change = "UPDATE telemetry SET prompt_tokens = prompt_tokens + 5 WHERE id = 7";

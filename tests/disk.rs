@@ -350,7 +350,8 @@ fn a_disk_that_is_full_at_a_checkpoint_loses_nothing() {
     );
     assert_eq!(size(&database), full);
     let health = guest.health();
-    assert!(health.failed == 0 && health.failures == 1 && health.committed < health.recorded, "{health:?}");
+    // The commit's failure, and those of the checkpoints before it.
+    assert!(health.failed == 0 && health.failures >= 1 && health.committed < health.recorded, "{health:?}");
 
     guest.unlimit();
     guest.tell("flush");

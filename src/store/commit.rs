@@ -48,6 +48,9 @@ impl Store {
         match writer.commit(journal, journal.head()) {
             Ok(written) => {
                 self.tally.committed(written.rows);
+                if let Some(checkpointer) = self.checkpointer.get() {
+                    checkpointer.committed(written.rows);
+                }
                 written.rejected.iter().for_each(|error| self.tally.failed(error));
                 Ok(())
             }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use once_cell::race::OnceBox;
+use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::Store;
@@ -81,13 +82,16 @@ impl Store {
     /// `None`: a connection was in use.
     fn close_inherited(&self) -> Option<()> {
         let (mut writer, mut reader) = (self.writer.try_lock().ok()?, self.reader.try_lock().ok()?);
-        if let Some(writer) = writer.take() {
-            let connection = writer.into_connection();
-            // No checkpoint: the WAL is the parent's.
+        // No checkpoint: the WAL is the parent's.
+        let as_it_is = |connection: &Connection| {
             let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        };
+        self.checkpoints.try_lock().ok()?.take().as_ref().map(as_it_is);
+        if let Some(writer) = writer.take() {
+            as_it_is(&writer.into_connection());
         }
         if let Some(Reader::Kept(connection)) = reader.take() {
-            let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            as_it_is(&connection);
         }
         Some(())
     }

@@ -8,6 +8,7 @@
 //! next takes over the journals of dead processes. Questions are read through a connection of their own (SQLite's WAL
 //! mode), after what this process has recorded was committed.
 
+mod checkpoint;
 mod commit;
 mod fault;
 mod health;
@@ -41,6 +42,7 @@ use crate::os::{Process, wall_clock};
 use crate::record::{Record, check_figure};
 use crate::stats::Aggregate;
 use crate::sync::lock;
+use checkpoint::Checkpointer;
 use commit::Committer;
 use health::Tally;
 use inherited::Inside;
@@ -129,6 +131,9 @@ pub struct Store {
     /// `None`: in memory, where the writer's connection is the only one, or shut.
     reader: Mutex<Option<Reader>>,
     committer: OnceLock<Committer>,
+    /// The connection of the checkpointer; `None`: in memory, opened for queries only, or shut.
+    checkpoints: Mutex<Option<Connection>>,
+    checkpointer: OnceLock<Checkpointer>,
     tally: Tally,
 }
 
@@ -159,6 +164,10 @@ impl Store {
             _ => None,
         };
         drop(opening);
+        let checkpoints = match (&opened.path, &journal) {
+            (Some(path), Some(_)) => Some(checkpoint::connect(path)?),
+            _ => None,
+        };
         let has_journal = journal.is_some();
         let store = Arc::new(Store {
             process,
@@ -169,12 +178,15 @@ impl Store {
             writer: Mutex::new(opened.writer),
             reader: Mutex::new(opened.reader),
             committer: OnceLock::new(),
+            checkpoints: Mutex::new(checkpoints),
+            checkpointer: OnceLock::new(),
             tally,
         });
         inherited::note(&store);
         if has_journal {
             let committer = Committer::start(&store, options.commit_interval_ms)?;
             let _ = store.committer.set(committer);
+            let _ = store.checkpointer.set(Checkpointer::start(Arc::downgrade(&store))?);
         }
         Ok(store)
     }
@@ -198,7 +210,11 @@ impl Store {
             journal.seal();
         }
         let committed = self.commit_all();
+        if let Some(checkpointer) = self.checkpointer.get() {
+            checkpointer.stop();
+        }
         let _inside = Inside::enter();
+        drop(lock(&self.checkpoints).take());
         // The writer's connection last: the last one to go checkpoints, and the reader's could not.
         drop(lock(&self.reader).take());
         let Some(writer) = lock(&self.writer).take() else { return committed };
@@ -541,9 +557,10 @@ impl Drop for Store {
             std::mem::forget(reader.take());
         }
         std::mem::forget(self.journal.take());
-        if let Some(committer) = self.committer.take() {
-            std::mem::forget(committer);
+        if let Ok(checkpoints) = self.checkpoints.get_mut() {
+            std::mem::forget(checkpoints.take());
         }
+        std::mem::forget((self.committer.take(), self.checkpointer.take()));
     }
 }
 
