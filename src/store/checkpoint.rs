@@ -90,6 +90,9 @@ fn checkpoint_when_woken(store: &Weak<Store>, woken: &Receiver<()>) {
         let done = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         if let Err(error) = done {
             store.tally.failure(&fault::database("bringing the WAL into the database", &error));
+            if let Some(checkpointer) = store.checkpointer.get() {
+                *lock(&checkpointer.written) = PAGES; // again after the next commit
+            }
         }
     }
 }
