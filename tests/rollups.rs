@@ -345,7 +345,7 @@ fn play(seed: u64, rounds: usize) {
 
 #[test]
 fn whatever_happens_to_the_rows_every_answer_is_a_scans() {
-    for seed in 1..=8 {
+    for seed in 1..=5 {
         play(seed, 40);
     }
 }
