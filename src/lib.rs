@@ -5,7 +5,7 @@
 //! (`include/tokenjoule.h`). Arrows point one way:
 //!
 //! ```text
-//! engine → call → bus → store (journal → rows) → query → ffi
+//! engine → call → bus → store (journal → rows → rollups) → query → ffi
 //!            ↘     ↘      ↘
 //!           event  record  stats, sketch     (the ground floor: imports nothing of the house)
 //! ```

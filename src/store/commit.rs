@@ -3,6 +3,7 @@
 //! caller, of whom one commits for all that wait.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -132,6 +133,8 @@ pub(super) struct Committer {
 }
 
 struct Pace {
+    /// Whether there is a wish, for those that record: they need not take the lock to wish once more.
+    is_wished: AtomicBool,
     wish: Mutex<Wish>,
     changed: Condvar,
 }
@@ -145,7 +148,11 @@ enum Wish {
 
 impl Committer {
     pub(super) fn start(store: &Arc<Store>, interval_ms: u32) -> Result<Committer> {
-        let pace = Arc::new(Pace { wish: Mutex::new(Wish::Nothing), changed: Condvar::new() });
+        let pace = Arc::new(Pace {
+            is_wished: AtomicBool::new(false),
+            wish: Mutex::new(Wish::Nothing),
+            changed: Condvar::new(),
+        });
         let interval = Duration::from_millis(interval_ms.into());
         let (store, its_pace) = (Arc::downgrade(store), pace.clone());
         let run = move || {
@@ -158,8 +165,11 @@ impl Committer {
         Ok(Committer { pace, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Commits now. Costs nothing but a lock if that has been wished already.
+    /// Commits now. Costs nothing if that has been wished already.
     fn wake(&self) {
+        if self.pace.is_wished.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let mut wish = lock(&self.pace.wish);
         if *wish == Wish::Nothing {
             *wish = Wish::Commit;
@@ -191,6 +201,7 @@ fn commit_until_stopped(store: &Weak<Store>, pace: &Pace, interval: Duration) {
                 Wish::Stop => return,
                 _ => *wish = Wish::Nothing,
             }
+            pace.is_wished.store(false, Ordering::Release);
         }
         let Some(store) = store.upgrade() else { return };
         // Failures are accounted for in the health; the next round tries again.

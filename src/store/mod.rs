@@ -1,12 +1,14 @@
 //! Where records live: one SQLite database, and a journal beside it for what is on its way there.
 //!
 //! ```text
-//! record ──→ journal ──(writer: a thread, or whoever cannot wait for it)──→ rows
+//! record ──→ journal ──(writer: a thread, or whoever cannot wait for it)──→ rows ──(now and then)──→ rollups
+//!                                                                             ╰──────────┬─────────────╯
+//!                                                                                      query
 //! ```
 //!
 //! [`Store::record`] returns when the record is in the journal, which outlives the process; whoever opens the database
 //! next takes over the journals of dead processes. Questions are read through a connection of their own (SQLite's WAL
-//! mode), after what this process has recorded was committed.
+//! mode), after what this process has recorded was committed: from rollups, and from the rows that these do not hold.
 
 mod checkpoint;
 mod commit;
