@@ -167,7 +167,8 @@ impl Committer {
 
     /// Commits now. Costs nothing if that has been wished already.
     fn wake(&self) {
-        if self.pace.is_wished.swap(true, Ordering::AcqRel) {
+        let is_wished = &self.pace.is_wished;
+        if is_wished.load(Ordering::Acquire) || is_wished.swap(true, Ordering::AcqRel) {
             return;
         }
         let mut wish = lock(&self.pace.wish);

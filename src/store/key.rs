@@ -143,10 +143,11 @@ fn id_of(connection: &Connection, key: &Key<'_>) -> rusqlite::Result<KeyId> {
     connection.prepare_cached(insert)?.insert(parameters).map(|id| id as KeyId)
 }
 
-/// Hands every key in the database to `visit`, with its number.
+/// Hands every key in the database to `visit`, with its number, in the order of these.
 pub(super) fn each(connection: &Connection, mut visit: impl FnMut(KeyId, Key<'_>)) -> rusqlite::Result<()> {
     let sql =
-        "SELECT id, model_id, engine, agent, is_warmup, token_counting_version, outcome FROM tokenjoule_key";
+        "SELECT id, model_id, engine, agent, is_warmup, token_counting_version, outcome FROM tokenjoule_key
+               ORDER BY id";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

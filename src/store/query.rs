@@ -1,7 +1,5 @@
 //! Questions, and what answers them.
 
-use std::collections::HashMap;
-
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
@@ -81,6 +79,16 @@ impl Query<'_> {
             && !(self.exclude_warmup && key.is_warmup)
             && (self.token_counting_version == 0 || self.token_counting_version == key.token_counting_version)
             && (self.outcome_mask == 0 || self.outcome_mask & (1 << key.outcome as u32) != 0)
+    }
+
+    /// Whether records of every key are wanted.
+    fn selects_all(&self) -> bool {
+        let Query { model_id, engine, agent, exclude_warmup, token_counting_version, outcome_mask, .. } =
+            *self;
+        [model_id, engine, agent] == [None; 3]
+            && !exclude_warmup
+            && token_counting_version == 0
+            && matches!(outcome_mask, 0 | u32::MAX)
     }
 
     /// Whether only rows can tell: the rollups know nothing of batches, nor of which figures belong to one call.
@@ -223,8 +231,8 @@ fn answers(connection: &Connection, query: &Query<'_>, limits: &[(f64, f64)]) ->
 #[derive(Default)]
 struct Answer {
     cells: Cells,
-    /// Where the cells of a key are counted, and how its calls ended.
-    places: HashMap<KeyId, (usize, Outcome)>,
+    /// Where the cells of the keys asked for are counted, once there was one.
+    places: Vec<Option<usize>>,
     /// For goodput: calls, those of them that were good, and the timestamps of the first and the last.
     calls: u64,
     good: u64,
@@ -248,16 +256,25 @@ impl Answer {
 /// A query, and which keys of the rollups it selects.
 struct Asked<'q> {
     query: &'q Query<'q>,
-    keys: HashMap<KeyId, (String, String, Outcome)>,
+    /// In the order of their numbers.
+    keys: Vec<AskedKey>,
+}
+
+struct AskedKey {
+    id: KeyId,
+    model_id: String,
+    engine: String,
+    outcome: Outcome,
 }
 
 impl<'q> Asked<'q> {
     fn new(connection: &Connection, query: &'q Query<'q>) -> Result<Self> {
-        let mut keys = HashMap::new();
+        let mut keys = Vec::new();
         if !query.needs_rows() && rollup::are_there(connection)? {
             key::each(connection, |id, key| {
                 if query.selects(&key) {
-                    keys.insert(id, (key.model_id.to_owned(), key.engine.to_owned(), key.outcome));
+                    let (model_id, engine) = (key.model_id.to_owned(), key.engine.to_owned());
+                    keys.push(AskedKey { id, model_id, engine, outcome: key.outcome });
                 }
             })
             .map_err(|error| fault::database("reading the rollups", &error))?;
@@ -266,7 +283,8 @@ impl<'q> Asked<'q> {
     }
 
     fn counting<'s>(&'s mut self, answer: &'s mut Answer) -> Counting<'s> {
-        Counting { query: self.query, keys: &self.keys, answer }
+        let selects_all = self.query.selects_all();
+        Counting { query: self.query, selects_all, keys: &self.keys, next: 0, answer }
     }
 
     fn range(
@@ -286,23 +304,38 @@ impl<'q> Asked<'q> {
 
 struct Counting<'s> {
     query: &'s Query<'s>,
-    keys: &'s HashMap<KeyId, (String, String, Outcome)>,
+    selects_all: bool,
+    keys: &'s [AskedKey],
+    /// Among the keys: behind the one of the last cell.
+    next: usize,
     answer: &'s mut Answer,
 }
 
 impl Count for Counting<'_> {
     fn cell(&mut self, key: KeyId, tally: &[u8]) -> Result<()> {
-        let Some((model, engine, outcome)) = self.keys.get(&key) else { return Ok(()) };
+        // The cells of a bucket come in the order of their keys: mostly it is the one behind the last.
+        let is_next = self.keys.get(self.next).is_some_and(|asked| asked.id == key);
+        if !is_next {
+            match self.keys.binary_search_by_key(&key, |asked| asked.id) {
+                Ok(at) => self.next = at,
+                Err(_) => return Ok(()), // not asked for
+            }
+        }
+        let asked = &self.keys[self.next];
         let Answer { cells, places, .. } = &mut *self.answer;
-        let (place, outcome) = *places.entry(key).or_insert_with(|| (cells.place(model, engine), *outcome));
-        cells.tally(place).merge_bytes(tally, outcome)
+        if places.is_empty() {
+            places.resize(self.keys.len(), None);
+        }
+        let place = *places[self.next].get_or_insert_with(|| cells.place(&asked.model_id, &asked.engine));
+        self.next += 1;
+        cells.tally(place).merge_bytes(tally, asked.outcome)
     }
 
     fn row(&mut self, row: &Row<'_>) -> Result<()> {
-        let key = row.key();
-        if !self.query.selects(&key) {
+        if !self.selects_all && !self.query.selects(&row.key()) {
             return Ok(());
         }
+        let (model, engine) = row.names();
         let sample = row.sample();
         if self.query.objectives.are_set() {
             self.answer.calls += 1;
@@ -310,7 +343,7 @@ impl Count for Counting<'_> {
             self.answer.span = Some((first.min(row.time()), last.max(row.time())));
             self.answer.good += u64::from(sample.meets(&self.query.objectives));
         }
-        let place = self.answer.cells.place(key.model_id, key.engine);
+        let place = self.answer.cells.place(model, engine);
         self.answer.cells.tally(place).add_sample(&sample)
     }
 }

@@ -172,17 +172,25 @@ impl<'r> Row<'r> {
 
     pub(super) fn key(&self) -> Key<'r> {
         let row = self.0;
+        let (model_id, engine) = self.names();
         Key {
-            model_id: text(row.get_ref_unwrap(2)),
-            engine: text(row.get_ref_unwrap(3)),
+            model_id,
+            engine,
             agent: text(row.get_ref_unwrap(4)),
             is_warmup: integer(row.get_ref_unwrap(5)) != 0,
             token_counting_version: u32::try_from(integer(row.get_ref_unwrap(6))).unwrap_or(0),
-            outcome: u32::try_from(integer(row.get_ref_unwrap(7)))
-                .ok()
-                .and_then(Outcome::from_number)
-                .unwrap_or_default(),
+            outcome: self.outcome(),
         }
+    }
+
+    /// Model and engine, where no more of the key is asked for.
+    pub(super) fn names(&self) -> (&'r str, &'r str) {
+        (text(self.0.get_ref_unwrap(2)), text(self.0.get_ref_unwrap(3)))
+    }
+
+    fn outcome(&self) -> Outcome {
+        let outcome = u32::try_from(integer(self.0.get_ref_unwrap(7))).ok();
+        outcome.and_then(Outcome::from_number).unwrap_or_default()
     }
 
     pub(super) fn sample(&self) -> Sample<'r> {
@@ -193,7 +201,7 @@ impl<'r> Row<'r> {
             ValueRef::Blob(bytes) => Gaps::Kept(bytes),
             _ => Gaps::Unknown,
         };
-        let mut sample = Sample { outcome: self.key().outcome, gaps, ..Sample::default() };
+        let mut sample = Sample { outcome: self.outcome(), gaps, ..Sample::default() };
         let mut columns = 10..;
         let mut next = || columns.next().map_or(ValueRef::Null, |at| row.get_ref_unwrap(at));
         for (mine, bit) in sample.counts.iter_mut().zip(COUNT_BITS) {
