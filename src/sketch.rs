@@ -284,7 +284,7 @@ impl Sketch {
 /// How an octave's counts are written: below this many by their numbers …
 const FEW: u32 = 8;
 /// … from this many on all of them …
-const MANY: u32 = 40;
+const MANY: u32 = 32;
 /// … which this says.
 const ALL: u8 = 0x40;
 
