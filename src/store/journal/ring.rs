@@ -280,6 +280,23 @@ mod interleavings {
     }
 
     #[test]
+    fn what_was_pushed_before_the_seal_is_taken_and_nothing_is_behind_it() {
+        loom::model(|| {
+            let ring = ring();
+            let producer = thread::spawn({
+                let ring = ring.clone();
+                move || ring.push(1, &[1; 20]).is_ok()
+            });
+            ring.seal();
+            let mut taken: Vec<u8> = take(&ring).into_iter().collect();
+            let was_pushed = producer.join().unwrap();
+            assert_eq!(ring.push(2, &[2; 20]), Err(Full));
+            taken.extend(std::iter::from_fn(|| take(&ring)));
+            assert_eq!(taken, if was_pushed { vec![1] } else { vec![] });
+        });
+    }
+
+    #[test]
     fn whoever_looks_at_any_instant_sees_whole_frames_or_none() {
         loom::model(|| {
             let ring = ring();
