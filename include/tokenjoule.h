@@ -1471,6 +1471,169 @@ tj_status tj_call_end(tj_call *call,
 void tj_call_free(tj_call *call);
 
 
+/* ---- Cost -------------------------------------------------------------------------------------------------
+ * When a call ends (tj_call_end, tj_instrumented_generate), its cost_usd is, by the first of these rules that applies:
+ *
+ * reported  what the engine reports in tj_generate_result.cost_usd.
+ * table     the price of the model: prompt tokens that came from no cache x input + cached_tokens x cached input +
+ * output tokens that were no reasoning x output + reasoning_tokens x reasoning. Tokens of which nobody says
+ * that they were cached, or reasoning, are taken for ordinary ones.
+ * local     for a model without a price: energy_joules / 3600000 x electricity + latency_seconds x hardware.
+ *
+ * A cost of which a part is unknown (a price without the number of tokens, an electricity price without energy) is
+ * unknown: it would be too low. A model that has a price is never costed as local.
+ *
+ * The price of a model is looked for under the record's model_id, then under "engine/model_id"; case matters. Prices
+ * set by tj_cost_set_price come before those loaded by tj_cost_load_prices.
+ *
+ * Which rule it was is stored in the record's metadata under "tokenjoule.cost_rule" ("reported", "table" or "local"),
+ * the version of the price table, if it has one, under "tokenjoule.price_table", and grams of CO2 equivalent,
+ * energy_joules / 3600000 x carbon intensity, under "tokenjoule.co2e_grams". What the engine has put into the metadata
+ * stays. Without any rule set here, nothing is added.
+ *
+ * Rules are the process's, and may be changed while calls end: each call is costed by the rules of one moment. A forked
+ * child begins with none. A record handed to tj_record is stored as it is; tj_cost_estimate tells what it cost.
+ */
+
+/** What gave a cost. */
+typedef enum tj_cost_rule {
+  /** Nothing: it is not known. */
+  TJ_COST_UNKNOWN = 0,
+  /** The engine. */
+  TJ_COST_REPORTED = 1,
+  /** The model's price per token. */
+  TJ_COST_TABLE = 2,
+  /** Electricity and hardware. */
+  TJ_COST_LOCAL = 3,
+} tj_cost_rule;
+
+/** The price of a model, in US dollars per token (a price per million tokens / 1000000). */
+typedef struct tj_price {
+  /** Set by TJ_PRICE_INIT. */
+  size_t struct_size;
+  /** The model, or "engine/model". Required, not empty. */
+  const char *model;
+  /** A prompt token that came from no cache. 0: free. */
+  double input_usd_per_token;
+  /** An output token. 0: free. */
+  double output_usd_per_token;
+  /** A prompt token that came from a cache. 0: as input_usd_per_token, unless ... */
+  double cached_input_usd_per_token;
+  /** An output token that was reasoning. 0: as output_usd_per_token. */
+  double reasoning_usd_per_token;
+  /** ... this is 1: cached tokens are free. */
+  uint32_t cached_input_is_free;
+  /** Must be 0. */
+  uint32_t reserved;
+  /** Which prices these are ("2026-02"), at most 127 bytes; goes into the metadata of records. NULL: "". */
+  const char *version;
+} tj_price;
+
+#define TJ_PRICE_INIT TJ_SIZED_(tj_price)
+
+/** How models are costed that nobody sells. 0 in a field leaves it out. */
+typedef struct tj_local_cost {
+  /** Set by TJ_LOCAL_COST_INIT. */
+  size_t struct_size;
+  /** US dollars per kWh. If it is not 0, a call without energy_joules has no cost. */
+  double electricity_usd_per_kwh;
+  /**
+   * US dollars per second of a call. Of calls at the same time each pays for its own: divide the hardware's cost by
+   * the number of calls that it usually serves at once.
+   */
+  double hardware_usd_per_second;
+  /** Grams of CO2 equivalent per kWh. Counted for every call that has energy_joules, whatever its cost comes from. */
+  double carbon_grams_per_kwh;
+} tj_local_cost;
+
+#define TJ_LOCAL_COST_INIT TJ_SIZED_(tj_local_cost)
+
+/** What the rules say of a record. */
+typedef struct tj_cost {
+  /** Set by TJ_COST_INIT. */
+  size_t struct_size;
+  /** US dollars; NAN if rule is TJ_COST_UNKNOWN. */
+  double cost_usd;
+  /** Grams of CO2 equivalent; NAN without carbon_grams_per_kwh or without energy_joules. */
+  double co2e_grams;
+  /** A tj_cost_rule. */
+  uint32_t rule;
+  /** Always 0. */
+  uint32_t reserved;
+  /** The version of the prices that gave it, NUL-terminated UTF-8; empty if none did, or they have none. */
+  char price_table[128];
+} tj_cost;
+
+#define TJ_COST_INIT TJ_SIZED_(tj_cost)
+
+/** Does what TJ_PRICE_INIT does, for languages without macros. NULL is ignored. */
+void tj_price_init(struct tj_price *price);
+
+/** Does what TJ_LOCAL_COST_INIT does, for languages without macros. NULL is ignored. */
+void tj_local_cost_init(struct tj_local_cost *local);
+
+/** Does what TJ_COST_INIT does, for languages without macros. NULL is ignored. */
+void tj_cost_init(struct tj_cost *cost);
+
+/**
+ * Sets the price of a model, in place of the one that was set before. It stays when a table is loaded.
+ *
+ * TJ_OK; TJ_ERR_INVALID_ARGUMENT: the message names the field and the model; a price is not negative, NaN or infinite.
+ */
+tj_status tj_cost_set_price(const struct tj_price *price,
+                            tj_error *error);
+
+/**
+ * Loads a table of prices, in place of the one that was loaded before: a JSON object of models, each an object of
+ * prices (at most 64 MiB). `version` says which table it is ("2026-02-01", a commit ...), at most 127 bytes; NULL: "".
+ *
+ * Each price may be given per token, under the names of LiteLLM's public file (model_prices_and_context_window.json),
+ * which can be loaded as it is, or per million tokens:
+ *
+ *   input_cost_per_token             or  input_usd_per_million_tokens
+ *   output_cost_per_token            or  output_usd_per_million_tokens
+ *   cache_read_input_token_cost      or  cached_input_usd_per_million_tokens
+ *   output_cost_per_reasoning_token  or  reasoning_usd_per_million_tokens
+ *   litellm_provider                 or  provider: the model is found under "provider/model" as well
+ *
+ * A price that is missing or null is not given: cached and reasoning tokens then cost what the others do; a call with
+ * prompt or output tokens that have no price has no cost. Other names, the entry "sample_spec", and models without any
+ * of these prices are passed over; so are prices by the length of the prompt (..._above_200k_tokens), for writing a
+ * cache, and for batches: the cost of such calls is that of ordinary ones.
+ *
+ * TJ_OK: *out_count is the number of models with a price. TJ_ERR_INVALID_ARGUMENT: the message names the model and the
+ * price, and what was loaded before stays.
+ */
+tj_status tj_cost_load_prices(const char *prices_json,
+                              const char *version,
+                              uint64_t *out_count,
+                              tj_error *error);
+
+/**
+ * Sets how models are costed that have no price, and how CO2 is counted, in place of what was set before. A struct that
+ * is zero ends both.
+ *
+ * TJ_OK; TJ_ERR_INVALID_ARGUMENT: the message names the field; it is not negative, NaN or infinite.
+ */
+tj_status tj_cost_set_local(const struct tj_local_cost *local,
+                            tj_error *error);
+
+/** Forgets every price and how local models are costed. Records keep their costs. */
+void tj_cost_clear(void);
+
+/**
+ * Tells what the rules say now of a call. Of `record` it looks at model_id, engine, prompt_tokens, cached_tokens,
+ * completion_tokens, reasoning_tokens, latency_seconds and energy_joules; a cost_usd other than 0 and NAN is what the
+ * engine reported. Nothing is recorded.
+ *
+ * TJ_OK: *out_cost is filled; nothing in it needs freeing. TJ_ERR_INVALID_ARGUMENT: the message names the field, as for
+ * tj_record; *out_cost is not written.
+ */
+tj_status tj_cost_estimate(const tj_telemetry_record *record,
+                           struct tj_cost *out_cost,
+                           tj_error *error);
+
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

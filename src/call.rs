@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use serde_json::{Map, Value};
 
 use crate::bus::{Bus, OpenCall};
+use crate::cost;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind};
 use crate::os::{Process, monotonic_ns, wall_clock};
@@ -314,7 +315,9 @@ impl Call {
         self.is_ended = true;
         let kept_by = std::mem::take(&mut self.kept_by);
         let record = Record { outcome, ..self.record(self.progress.record(latency, report)) };
-        let record = record.settled(wall_clock)?;
+        let mut record = record.settled(wall_clock)?;
+        let mut metadata = String::new();
+        cost::complete(&mut record, &mut metadata);
         let data = if self.bus.has_subscribers(EventKind::InferenceEnd) {
             describe::end(&record)
         } else {

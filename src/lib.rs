@@ -1,8 +1,8 @@
 //! TokenJoule: the flight recorder of local inference.
 //!
 //! An engine tells a [`call`] of its tokens; the call publishes events on the [`bus`]; a [`store`] keeps each call's
-//! [`record`] in SQLite; a [`store::Query`] is answered as [`stats`]. `ffi` is the C door in front of it all
-//! (`include/tokenjoule.h`). Arrows point one way:
+//! [`record`] in SQLite; a [`store::Query`] is answered as [`stats`]. What a call cost is found by [`cost`] when it
+//! ends. `ffi` is the C door in front of it all (`include/tokenjoule.h`). Arrows point one way:
 //!
 //! ```text
 //! engine → call → bus → store (journal → rows → rollups) → query → ffi
@@ -40,6 +40,8 @@ pub mod stats;
 pub mod bus;
 #[cfg(not(loom))]
 pub mod call;
+#[cfg(not(loom))]
+pub mod cost;
 #[cfg(not(loom))]
 pub mod queue;
 #[cfg(not(loom))]

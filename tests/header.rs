@@ -10,7 +10,7 @@ use std::process::Command;
 use support::{WARNINGS, have, root, run, scratch};
 
 /// The header's sections in teaching order: the file, and what cbindgen cannot make and the section begins with.
-const SECTIONS: [(&str, &str); 15] = [
+const SECTIONS: [(&str, &str); 16] = [
     ("error.rs", ""),
     ("record.rs", ""),
     ("store.rs", ""),
@@ -26,6 +26,7 @@ const SECTIONS: [(&str, &str); 15] = [
     ("request.rs", ""),
     ("generate.rs", "/** A call in flight: see below. */\ntypedef struct tj_call tj_call;\n\n"),
     ("call.rs", ""),
+    ("cost.rs", ""),
 ];
 
 /// How the INIT macros are made: C++ before C++20 has no designated initialisers, and warns of missing ones.

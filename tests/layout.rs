@@ -25,6 +25,7 @@ macro_rules! rust_type {
     (reserved8) => { [u64; 8] };
     (reserved16) => { [u64; 16] };
     (message) => { [std::ffi::c_char; 504] };
+    (version) => { [std::ffi::c_char; 128] };
     (messages) => { *const ffi::request::tj_message };
     (record) => { *const ffi::record::tj_telemetry_record };
     (event) => { *const ffi::event::tj_event };
@@ -51,6 +52,7 @@ fn c_type(kind: &str) -> &'static str {
         "reserved8" => "uint64_t (*)[8]",
         "reserved16" => "uint64_t (*)[16]",
         "message" => "char (*)[504]",
+        "version" => "char (*)[128]",
         "messages" => "const tj_message **",
         "record" => "const tj_telemetry_record **",
         "event" => "const tj_event **",
@@ -216,6 +218,19 @@ layout! {
     }
     generate::tj_engine (32, 8) {
         0 size struct_size, 8 text engine_id, 16 generate generate, 24 void engine_data,
+    }
+    cost::tj_price (64, 8) {
+        0 size struct_size, 8 text model, 16 real input_usd_per_token, 24 real output_usd_per_token,
+        32 real cached_input_usd_per_token, 40 real reasoning_usd_per_token, 48 u32 cached_input_is_free,
+        52 u32 reserved, 56 text version,
+    }
+    cost::tj_local_cost (32, 8) {
+        0 size struct_size, 8 real electricity_usd_per_kwh, 16 real hardware_usd_per_second,
+        24 real carbon_grams_per_kwh,
+    }
+    cost::tj_cost (160, 8) {
+        0 size struct_size, 8 real cost_usd, 16 real co2e_grams, 24 u32 rule, 28 u32 reserved,
+        32 version price_table,
     }
 }
 

@@ -47,6 +47,7 @@ static void null_is_refused_by_name(void) {
   tj_generate_result result = TJ_GENERATE_RESULT_INIT;
   tj_series series = TJ_SERIES_INIT;
   tj_batches batches = TJ_BATCHES_INIT;
+  tj_cost cost = TJ_COST_INIT;
 
   REFUSES_NULL(tj_store_open, path, tj_store_open(NULL, NULL, &out_store, into));
   REFUSES_NULL(tj_store_open, out_store, tj_store_open(":memory:", NULL, NULL, into));
@@ -90,6 +91,12 @@ static void null_is_refused_by_name(void) {
   REFUSES_NULL(tj_call_begin, request, tj_call_begin("engine", NULL, &out_call, into));
   REFUSES_NULL(tj_call_begin, out_call, tj_call_begin("engine", &good_request, NULL, into));
   REFUSES_NULL(tj_call_end, call, tj_call_end(NULL, TJ_OUTCOME_OK, NULL, into));
+  REFUSES_NULL(tj_cost_set_price, price, tj_cost_set_price(NULL, into));
+  REFUSES_NULL(tj_cost_load_prices, prices_json, tj_cost_load_prices(NULL, "", &number, into));
+  REFUSES_NULL(tj_cost_load_prices, out_count, tj_cost_load_prices("{}", "", NULL, into));
+  REFUSES_NULL(tj_cost_set_local, local, tj_cost_set_local(NULL, into));
+  REFUSES_NULL(tj_cost_estimate, record, tj_cost_estimate(NULL, &cost, into));
+  REFUSES_NULL(tj_cost_estimate, out_cost, tj_cost_estimate(&good_record, NULL, into));
 
   /* Pointers inside structs. */
   {
@@ -143,6 +150,7 @@ static void null_is_fine_where_the_header_says_so(void) {
   ALLOWS_NULL(tj_call_begin, engine_id, tj_call_begin(NULL, &good_request, &call, &error));
   ALLOWS_NULL(tj_call_end, result, tj_call_end(call, TJ_OUTCOME_OK, NULL, &error));
   tj_call_free(call);
+  ALLOWS_NULL(tj_cost_load_prices, version, tj_cost_load_prices("{}", NULL, &number, &error));
 
   TOLERATES_NULL(tj_call_prompt, call, tj_call_prompt(NULL, 1, 1));
   TOLERATES_NULL(tj_call_tokens, call, tj_call_tokens(NULL, 1));
@@ -170,6 +178,7 @@ static void error_may_be_null(void) {
   tj_generate_result result = TJ_GENERATE_RESULT_INIT;
   tj_series series = TJ_SERIES_INIT;
   tj_batches batches = TJ_BATCHES_INIT;
+  tj_cost cost = TJ_COST_INIT;
 
   ALLOWS_NULL_ERROR(tj_store_open, tj_store_open(":memory:", NULL, &opened, NULL));
   ALLOWS_NULL_ERROR(tj_record, tj_record(opened, &good_record, NULL));
@@ -203,6 +212,11 @@ static void error_may_be_null(void) {
   ALLOWS_NULL_ERROR(tj_call_begin, tj_call_begin("engine", &good_request, &call, NULL));
   ALLOWS_NULL_ERROR(tj_call_end, tj_call_end(call, TJ_OUTCOME_OK, NULL, NULL));
   tj_call_free(call);
+  ALLOWS_NULL_ERROR(tj_cost_set_price, tj_cost_set_price(&good_price, NULL));
+  ALLOWS_NULL_ERROR(tj_cost_load_prices, tj_cost_load_prices("{}", "", &number, NULL));
+  ALLOWS_NULL_ERROR(tj_cost_set_local, tj_cost_set_local(&good_local_cost, NULL));
+  ALLOWS_NULL_ERROR(tj_cost_estimate, tj_cost_estimate(&good_record, &cost, NULL));
+  tj_cost_clear();
 
   /* ... also where the failure is not about NULL. */
   CHECK_EQ(tj_call_begin("\xFF", &good_request, &call, NULL), TJ_ERR_INVALID_ARGUMENT);
@@ -271,6 +285,7 @@ static void numbers_that_programs_are_compiled_with_are_fixed(void) {
   CHECK_EQ(TJ_EVENT_INFERENCE_START, 1), CHECK_EQ(TJ_EVENT_INFERENCE_END, 2), CHECK_EQ(TJ_EVENT_TELEMETRY_RECORD, 3);
   CHECK_EQ(TJ_EVENT_BATCH_START, 4), CHECK_EQ(TJ_EVENT_BATCH_END, 5), CHECK_EQ(TJ_EVENT_CUSTOM, 63);
   CHECK_EQ(TJ_EVENT_MASK(TJ_EVENT_INFERENCE_END), 4), CHECK_EQ(TJ_EVENT_MASK(63), UINT64_C(1) << 63);
+  CHECK_EQ(TJ_COST_UNKNOWN, 0), CHECK_EQ(TJ_COST_REPORTED, 1), CHECK_EQ(TJ_COST_TABLE, 2), CHECK_EQ(TJ_COST_LOCAL, 3);
   CHECK_EQ(TJ_EVENT_MASK_ALL, UINT64_MAX), CHECK_EQ(TJ_UNKNOWN, UINT64_MAX);
   CHECK_STR(tj_version(), TJ_VERSION);
   CHECK_EQ(tj_abi_version(), TJ_ABI_VERSION);
@@ -298,6 +313,13 @@ static void unknown_enumerators_are_refused_by_name(void) {
     options.keep_rollups = 0;
     options.reserved = *number;
     CHECK_FAILS(use_options(&options), TJ_ERR_INVALID_ARGUMENT, "reserved");
+    {
+      tj_price price = good_price;
+      price.cached_input_is_free = *number;
+      CHECK_FAILS(use_price(&price), TJ_ERR_INVALID_ARGUMENT, "cached_input_is_free");
+      price = good_price, price.reserved = *number;
+      CHECK_FAILS(use_price(&price), TJ_ERR_INVALID_ARGUMENT, "reserved");
+    }
     if (*number > TJ_OUTCOME_INTERRUPTED) {
       tj_telemetry_record record = good_record;
       record.outcome = *number;

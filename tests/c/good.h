@@ -34,6 +34,10 @@ static const tj_generate_result good_result = {
     sizeof(tj_generate_result), "content", 10,   9,   8,     1,   2,      3,      2,
     0.5,                        0.25,      0.125, 0.5, 2.0,  "stop", "none", "{\"b\":2}", NULL};
 
+static const tj_price good_price = {sizeof(tj_price), "model", 1e-6, 2e-6, 5e-7, 3e-6, 0, 0, "2026-02"};
+
+static const tj_local_cost good_local_cost = {sizeof(tj_local_cost), 0.25, 1e-4, 400.0};
+
 static inline int32_t do_nothing(void *engine_data, const tj_generate_request *request, tj_call *call,
                           tj_generate_result *result) {
   (void)engine_data, (void)request, (void)call, (void)result;
@@ -126,6 +130,23 @@ static inline tj_status use_result(const void *result) {
   tj_call *call = begun_call();
   tj_status status = tj_call_end(call, TJ_OUTCOME_OK, (const tj_generate_result *)result, &error);
   tj_call_free(call);
+  return status;
+}
+
+static inline tj_status use_record_to_estimate(const void *record) {
+  tj_cost cost = TJ_COST_INIT;
+  return tj_cost_estimate((const tj_telemetry_record *)record, &cost, &error);
+}
+
+static inline tj_status use_price(const void *price) {
+  tj_status status = tj_cost_set_price((const tj_price *)price, &error);
+  tj_cost_clear();
+  return status;
+}
+
+static inline tj_status use_local_cost(const void *local) {
+  tj_status status = tj_cost_set_local((const tj_local_cost *)local, &error);
+  tj_cost_clear();
   return status;
 }
 

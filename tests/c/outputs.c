@@ -123,6 +123,11 @@ static void failure_leaves_numbers_untouched(void) {
   LEAVES(out, tj_bus_subscribe(0, ignore_event, NULL, NULL, &out, &error), TJ_ERR_INVALID_ARGUMENT, "event_mask");
   LEAVES(out, tj_bus_subscribe(1, NULL, NULL, NULL, &out, &error), TJ_ERR_INVALID_ARGUMENT, "fn");
   CHECK_OK(tj_store_close(read_only, &error));
+
+  report("untouched", "tj_cost_load_prices.out_count");
+  LEAVES(out, tj_cost_load_prices("[]", "", &out, &error), TJ_ERR_INVALID_ARGUMENT, "prices_json");
+  LEAVES(out, tj_cost_load_prices("\xFF", "", &out, &error), TJ_ERR_INVALID_ARGUMENT, "prices_json");
+  LEAVES(out, tj_cost_load_prices("{}", "\xFF", &out, &error), TJ_ERR_INVALID_ARGUMENT, "version");
 }
 
 static void failure_leaves_structs_untouched(void) {
@@ -216,6 +221,21 @@ static void failure_leaves_structs_untouched(void) {
   POISON_SIZED(polled);
   LEAVES(polled, tj_bus_poll(queue, 0, &polled, &error), TJ_ERR_CLOSED, NULL);
   tj_bus_queue_free(queue);
+
+  report("untouched", "tj_cost_estimate.out_cost");
+  {
+    tj_telemetry_record record = good_record;
+    tj_cost cost;
+    POISON_SIZED(cost);
+    record.model_id = NULL;
+    LEAVES(cost, tj_cost_estimate(&record, &cost, &error), TJ_ERR_INVALID_ARGUMENT, "model_id");
+    record = good_record, record.energy_joules = -1.0;
+    LEAVES(cost, tj_cost_estimate(&record, &cost, &error), TJ_ERR_INVALID_ARGUMENT, "energy_joules");
+    record = good_record, record.engine = "\xFF";
+    LEAVES(cost, tj_cost_estimate(&record, &cost, &error), TJ_ERR_INVALID_ARGUMENT, "engine");
+    cost.struct_size = 1;
+    LEAVES(cost, tj_cost_estimate(&good_record, &cost, &error), TJ_ERR_INVALID_ARGUMENT, "out_cost.struct_size");
+  }
 
   report("untouched", "tj_instrumented_generate.out_result");
   {

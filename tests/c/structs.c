@@ -52,6 +52,10 @@ static const struct sized_in {
     {"tj_generate_request", "request", sizeof(tj_generate_request), 0, NULL, &good_request, use_request_to_begin},
     {"tj_generate_result", "result", sizeof(tj_generate_result), 0, NULL, &good_result, use_result},
     {"tj_engine", "engine", sizeof(tj_engine), offsetof(tj_engine, engine_data), "generate", &good_engine, use_engine},
+    {"tj_telemetry_record", "record", sizeof(tj_telemetry_record), offsetof(tj_telemetry_record, engine), "model_id",
+     &good_record, use_record_to_estimate},
+    {"tj_price", "price", sizeof(tj_price), 0, NULL, &good_price, use_price},
+    {"tj_local_cost", "local", sizeof(tj_local_cost), 0, NULL, &good_local_cost, use_local_cost},
 };
 
 /* "A program built against an older, shorter struct keeps working": what lies behind it is not looked at. */
@@ -163,6 +167,8 @@ static tj_status get_batches(void *batches) {
   return status;
 }
 
+static tj_status get_cost(void *cost) { return tj_cost_estimate(&good_record, (tj_cost *)cost, &error); }
+
 static const struct sized_out {
   const char *type, *argument;
   size_t size;
@@ -175,6 +181,7 @@ static const struct sized_out {
     {"tj_batches", "out_batches", sizeof(tj_batches), sizeof(tj_batches), get_batches},
     {"tj_generate_result", "out_result", sizeof(tj_generate_result), 0, get_result},
     {"tj_polled_event", "out_polled", sizeof(tj_polled_event), sizeof(tj_polled_event), get_polled},
+    {"tj_cost", "out_cost", sizeof(tj_cost), 0, get_cost},
 };
 
 /* "The library writes at most that many bytes", and leaves the size as the caller set it. */
@@ -282,6 +289,9 @@ static void init_functions_do_what_the_macros_do(void) {
   INIT(tj_generate_request, request, TJ_GENERATE_REQUEST_INIT);
   INIT(tj_generate_result, result, TJ_GENERATE_RESULT_INIT);
   INIT(tj_engine, engine, TJ_ENGINE_INIT);
+  INIT(tj_price, price, TJ_PRICE_INIT);
+  INIT(tj_local_cost, local, TJ_LOCAL_COST_INIT);
+  INIT(tj_cost, cost, TJ_COST_INIT);
 }
 
 static void free_functions_can_be_called_at_any_time(void) {
@@ -337,6 +347,7 @@ static void free_functions_can_be_called_at_any_time(void) {
 static const tj_message good_message = {"user", "hello"};
 #define good_request_to_begin good_request
 #define good_request_to_generate good_request
+#define good_record_to_estimate good_record
 
 static const struct text_in {
   const char *what, *field;
@@ -379,6 +390,10 @@ static const struct text_in {
     TEXT(tj_engine, engine_id, engine),
     TEXT(tj_message, role, message),
     TEXT(tj_message, content, message),
+    TEXT(tj_telemetry_record, model_id, record_to_estimate),
+    TEXT(tj_telemetry_record, engine, record_to_estimate),
+    TEXT(tj_price, model, price),
+    TEXT(tj_price, version, price),
 };
 
 /* Not UTF-8: a stray byte, a cut character, an overlong form, a surrogate, beyond Unicode. */
@@ -403,15 +418,20 @@ static void invalid_utf8_is_refused_by_name(void) {
   for (EACH(bad, no_utf8)) {
     tj_store *opened;
     tj_call *call;
+    uint64_t count;
     CHECK_FAILS(tj_store_open(*bad, NULL, &opened, &error), TJ_ERR_INVALID_ARGUMENT, "path");
     CHECK_FAILS(tj_bus_publish(*bad, NULL, &error), TJ_ERR_INVALID_ARGUMENT, "name");
     CHECK_FAILS(tj_bus_publish("name", *bad, &error), TJ_ERR_INVALID_ARGUMENT, "data_json");
     CHECK_FAILS(tj_call_begin(*bad, &good_request, &call, &error), TJ_ERR_INVALID_ARGUMENT, "engine_id");
+    CHECK_FAILS(tj_cost_load_prices(*bad, "", &count, &error), TJ_ERR_INVALID_ARGUMENT, "prices_json");
+    CHECK_FAILS(tj_cost_load_prices("{}", *bad, &count, &error), TJ_ERR_INVALID_ARGUMENT, "version");
   }
   report("utf8", "tj_store_open.path");
   report("utf8", "tj_bus_publish.name");
   report("utf8", "tj_bus_publish.data_json");
   report("utf8", "tj_call_begin.engine_id");
+  report("utf8", "tj_cost_load_prices.prices_json");
+  report("utf8", "tj_cost_load_prices.version");
 }
 
 /* "Copied before the call returns": what the caller does to its memory afterwards changes nothing. UTF-8 comes back as
