@@ -1474,11 +1474,13 @@ void tj_call_free(tj_call *call);
 /* ---- Cost -------------------------------------------------------------------------------------------------
  * When a call ends (tj_call_end, tj_instrumented_generate), its cost_usd is, by the first of these rules that applies:
  *
- * reported  what the engine reports in tj_generate_result.cost_usd.
- * table     the price of the model: prompt tokens that came from no cache x input + cached_tokens x cached input +
- * output tokens that were no reasoning x output + reasoning_tokens x reasoning. Tokens of which nobody says
- * that they were cached, or reasoning, are taken for ordinary ones.
- * local     for a model without a price: energy_joules / 3600000 x electricity + latency_seconds x hardware.
+ * "reported": what the engine reports in tj_generate_result.cost_usd.
+ *
+ * "table": the price of the model. Prompt tokens that came from no cache x input + cached_tokens x cached input +
+ * output tokens that were no reasoning x output + reasoning_tokens x reasoning. Tokens of which nobody says that they
+ * were cached, or reasoning, are taken for ordinary ones.
+ *
+ * "local": for a model without a price. energy_joules / 3600000 x electricity + latency_seconds x hardware.
  *
  * A cost of which a part is unknown (a price without the number of tokens, an electricity price without energy) is
  * unknown: it would be too low. A model that has a price is never costed as local.
@@ -1535,7 +1537,7 @@ typedef struct tj_price {
 typedef struct tj_local_cost {
   /** Set by TJ_LOCAL_COST_INIT. */
   size_t struct_size;
-  /** US dollars per kWh. If it is not 0, a call without energy_joules has no cost. */
+  /** US dollars per kWh. If it is not 0, a call without energy_joules has no local cost. */
   double electricity_usd_per_kwh;
   /**
    * US dollars per second of a call. Of calls at the same time each pays for its own: divide the hardware's cost by
@@ -1632,6 +1634,256 @@ void tj_cost_clear(void);
 tj_status tj_cost_estimate(const tj_telemetry_record *record,
                            struct tj_cost *out_cost,
                            tj_error *error);
+
+
+/* ---- Efficiency -------------------------------------------------------------------------------------------
+ * Pure functions: they know nothing of stores and calls, and never fail where a double says it all. Of an unknown input
+ * (NAN, TJ_UNKNOWN), and of one that cannot be (negative, infinite, 0 where a divisor is needed), comes NAN; nothing is
+ * ever infinite.
+ */
+
+/**
+ * What a GPU can do at most, without sparsity, as its vendor says. NAN: the vendor gives no such figure, or the GPU
+ * cannot.
+ */
+typedef struct tj_gpu_peak {
+  /** Set by TJ_GPU_PEAK_INIT. */
+  size_t struct_size;
+  /** What it is called here. Static. */
+  const char *name;
+  /** The vendor's paper with these figures. Static. */
+  const char *source;
+  /** FLOP/s in FP32, outside of tensor cores. */
+  double fp32_flops;
+  /** FLOP/s in TF32. */
+  double tf32_flops;
+  /** FLOP/s in FP16, accumulated in FP32. */
+  double fp16_flops;
+  /** FLOP/s in BF16. */
+  double bf16_flops;
+  /** FLOP/s in FP8, accumulated in FP32. */
+  double fp8_flops;
+  /** FLOP/s in FP4. */
+  double fp4_flops;
+  /** Operations per second in INT8. */
+  double int8_ops;
+  /** Bytes per second from memory (a vendor's GB/s x 10^9). */
+  double memory_bytes_per_second;
+} tj_gpu_peak;
+
+#define TJ_GPU_PEAK_INIT TJ_SIZED_(tj_gpu_peak)
+
+/** One part of a call. */
+typedef struct tj_phase {
+  /** Joules. */
+  double energy_joules;
+  /** Its length. */
+  double seconds;
+  /** energy_joules / seconds. */
+  double mean_power_watts;
+  /** energy_joules / tokens. */
+  double energy_per_token_joules;
+  /** Prompt tokens, or output tokens; TJ_UNKNOWN if they were not counted. */
+  uint64_t tokens;
+  /** Always 0. */
+  uint64_t reserved[4];
+} tj_phase;
+
+/** A call's two parts. */
+typedef struct tj_phases {
+  /** Set by TJ_PHASES_INIT. */
+  size_t struct_size;
+  /** Up to the first output token: prefill_energy_joules, prefill_latency_seconds (or ttft), prompt_tokens. */
+  struct tj_phase prefill;
+  /** From there on: decode_energy_joules, decode_latency_seconds (or latency_seconds - ttft), completion_tokens. */
+  struct tj_phase decode;
+} tj_phases;
+
+#define TJ_PHASES_INIT TJ_SIZED_(tj_phases)
+
+/** When a series of samples counts as steady. */
+typedef struct tj_steady_options {
+  /** Set by TJ_STEADY_OPTIONS_INIT. */
+  size_t struct_size;
+  /** So many samples at the beginning are never looked at. 0: 5, unless ... */
+  uint32_t warmup_samples;
+  /** ... this is 1: there is no warm-up. */
+  uint32_t no_warmup;
+  /** The coefficient of variation is that of the last so many samples. 0: 5. */
+  uint32_t window_size;
+  /** Steady is what was below the threshold so many times running. 0: 3. */
+  uint32_t min_steady_samples;
+  /** 0: 0.05. */
+  double cv_threshold;
+} tj_steady_options;
+
+#define TJ_STEADY_OPTIONS_INIT TJ_SIZED_(tj_steady_options)
+
+/** What a series of samples came to. */
+typedef struct tj_steady_state {
+  /** Set by TJ_STEADY_STATE_INIT. */
+  size_t struct_size;
+  /** Samples. */
+  uint64_t total_samples;
+  /** Those of the warm-up. */
+  uint64_t warmup_samples;
+  /** Those after it, as in the reference, whether or not the series became steady. */
+  uint64_t steady_state_samples;
+  /** The sample, counted from 0, at which the series had become steady; TJ_UNKNOWN if it did not. */
+  uint64_t reached_at;
+  /** 1: it did. It stays so, whatever comes after. */
+  uint32_t steady_state_reached;
+  /** Always 0. */
+  uint32_t reserved;
+  /** That of the last window; NAN if there were not enough samples for one. */
+  double coefficient_of_variation;
+  /** The mean of the last window. */
+  double mean;
+} tj_steady_state;
+
+#define TJ_STEADY_STATE_INIT TJ_SIZED_(tj_steady_state)
+
+/** The energy of requests that were served together. */
+typedef struct tj_energy_batch {
+  /** Set by TJ_ENERGY_BATCH_INIT. */
+  size_t struct_size;
+  /** Requests. */
+  uint64_t total_requests;
+  /** Those of them whose own energy was measured. */
+  uint64_t measured_requests;
+  /** Tokens, as far as they are known. */
+  uint64_t total_tokens;
+  /** Joules. */
+  double total_energy_joules;
+  /** Energy / tokens; NAN if the tokens of one request are unknown. */
+  double energy_per_token_joules;
+  /** Energy / requests. */
+  double energy_per_request_joules;
+  /** Energy / seconds. */
+  double mean_power_watts;
+  /** Tokens / seconds; NAN if the tokens of one request are unknown. */
+  double mean_throughput_tok_per_sec;
+} tj_energy_batch;
+
+#define TJ_ENERGY_BATCH_INIT TJ_SIZED_(tj_energy_batch)
+
+/**
+ * Floating-point operations of a call with a KV cache: 2 x params x (prompt_tokens + completion_tokens). `params` are
+ * the parameters that a token meets: of a mixture of experts, the active ones. The whole prompt counts, also what came
+ * from a cache. (Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1, without attention.)
+ */
+double tj_flops_estimate(double params,
+                         uint64_t prompt_tokens,
+                         uint64_t completion_tokens);
+
+/**
+ * The same without a KV cache, where every token is computed again for each that follows: the sum of 2 x params x i for
+ * i from 1 to n = prompt_tokens + completion_tokens, which is params x n x (n + 1).
+ */
+double tj_flops_estimate_uncached(double params,
+                                  uint64_t prompt_tokens,
+                                  uint64_t completion_tokens);
+
+/**
+ * Bytes of weights that are read from memory: params x bytes_per_param x steps. FP16 has 2 bytes, FP8 1, a 4-bit
+ * quantisation about 0.5. A step of decoding reads all weights once, for however many calls it makes a token. The KV
+ * cache is not counted.
+ */
+double tj_weight_bytes_estimate(double params,
+                                double bytes_per_param,
+                                uint64_t steps);
+
+/**
+ * Model FLOPs utilisation, percent: flops / seconds / (peak_flops x gpu_count) x 100. `peak_flops` is one GPU's, per
+ * second, at the precision that is computed in: see tj_gpu_peak_find. (Chowdhery et al. 2022, "PaLM", appendix B.)
+ */
+double tj_mfu_compute(double flops,
+                      double seconds,
+                      double peak_flops,
+                      uint32_t gpu_count);
+
+/**
+ * Model bandwidth utilisation, percent: bytes / seconds / (peak_bytes_per_second x gpu_count) x 100. (Agarwal et al.
+ * 2023, "LLM Inference Performance Engineering: Best Practices", Databricks.)
+ */
+double tj_mbu_compute(double bytes,
+                      double seconds,
+                      double peak_bytes_per_second,
+                      uint32_t gpu_count);
+
+/** Intelligence per joule: accuracy / energy_joules, with an accuracy from 0 to 1. */
+double tj_ipj_compute(double accuracy, double energy_joules);
+
+/** Does what TJ_GPU_PEAK_INIT does, for languages without macros. NULL is ignored. */
+void tj_gpu_peak_init(struct tj_gpu_peak *peak);
+
+/**
+ * Looks a GPU up by the name that its driver gives it ("NVIDIA A100-SXM4-80GB"), or in short ("A100"). Whole words
+ * count, in any case: "L40S" is not an "L4", and an "RTX 4090 Laptop GPU" no "RTX 4090". Known are GB200, B200, H200,
+ * H100 (SXM, PCIe, NVL), A100 (40GB, 80GB), A40, A30, A10, L40S, L40, L4, T4, V100, V100S, RTX 5090, 4090, 4080, 3090;
+ * MI325X, MI300X; and the memory bandwidth of Apple's M1, M2 and M3 Ultra, M1 and M2 Max. A name without a form factor
+ * or a size of memory is taken for the SXM module with the most memory.
+ *
+ * TJ_OK: *out_peak is filled; nothing in it needs freeing. TJ_ERR_NOT_FOUND: there is no such GPU here.
+ * TJ_ERR_INVALID_ARGUMENT. On failure *out_peak is not written.
+ */
+tj_status tj_gpu_peak_find(const char *gpu_name,
+                           struct tj_gpu_peak *out_peak,
+                           tj_error *error);
+
+/** Does what TJ_PHASES_INIT does, for languages without macros. NULL is ignored. */
+void tj_phases_init(struct tj_phases *phases);
+
+/**
+ * Splits a record at its first output token. Energy that was not measured apart is NAN: it is not split by time.
+ *
+ * TJ_OK: *out_phases is filled. TJ_ERR_INVALID_ARGUMENT: the message names the field, as for tj_record; *out_phases is
+ * not written.
+ */
+tj_status tj_phases_split(const tj_telemetry_record *record,
+                          struct tj_phases *out_phases,
+                          tj_error *error);
+
+/** Does what TJ_STEADY_OPTIONS_INIT does, for languages without macros. NULL is ignored. */
+void tj_steady_options_init(struct tj_steady_options *options);
+
+/** Does what TJ_STEADY_STATE_INIT does, for languages without macros. NULL is ignored. */
+void tj_steady_state_init(struct tj_steady_state *state);
+
+/**
+ * Finds out whether a series (throughputs, in the order of their calls) has become steady: whether the coefficient of
+ * variation (sample standard deviation / mean) of the last window_size samples after the warm-up was below
+ * cv_threshold for min_steady_samples samples running. A window with a NAN in it, or a mean of 0, is not.
+ *
+ * TJ_OK: *out_state is filled. TJ_ERR_INVALID_ARGUMENT: a sample or an option is negative or infinite; the message
+ * names it, and *out_state is not written.
+ */
+tj_status tj_steady_state_detect(const double *samples,
+                                 size_t sample_count,
+                                 const struct tj_steady_options *options,
+                                 struct tj_steady_state *out_state,
+                                 tj_error *error);
+
+/** Does what TJ_ENERGY_BATCH_INIT does, for languages without macros. NULL is ignored. */
+void tj_energy_batch_init(struct tj_energy_batch *batch);
+
+/**
+ * Sums up requests that were served together within `seconds`: `tokens[i]` is how many the i-th had, prompt and output,
+ * `energy_joules[i]` what it drew; NULL if no request was measured by itself. `total_energy_joules` is what was measured
+ * around them all. If it was not (NAN or 0), the sum of the requests' own stands for it, and energy per token and per
+ * request are over the requests that measured it. NAN, 0 and TJ_UNKNOWN in the lists mean "not measured", but for 0
+ * tokens.
+ *
+ * TJ_OK: *out_batch is filled. TJ_ERR_INVALID_ARGUMENT: a figure is negative or infinite, or a count above 2^63; the
+ * message names it, and *out_batch is not written.
+ */
+tj_status tj_energy_batch_compute(const double *energy_joules,
+                                  const uint64_t *tokens,
+                                  size_t request_count,
+                                  double total_energy_joules,
+                                  double seconds,
+                                  struct tj_energy_batch *out_batch,
+                                  tj_error *error);
 
 
 #ifdef __cplusplus

@@ -7,7 +7,7 @@
 //! ```text
 //! engine → call → bus → store (journal → rows → rollups) → query → ffi
 //!            ↘     ↘      ↘
-//!           event  record  stats, sketch     (the ground floor: imports nothing of the house)
+//!           event  record  stats, sketch, efficiency  (the ground floor: imports nothing of the house)
 //! ```
 //!
 //! ```
@@ -31,6 +31,7 @@
 
 #![cfg_attr(loom, allow(dead_code, unused_imports))] // loom looks at the bus and the journal's ring alone
 
+pub mod efficiency;
 pub mod error;
 pub mod event;
 pub mod record;

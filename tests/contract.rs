@@ -28,7 +28,7 @@ macro_rules! programs {
     };
 }
 programs! {
-    AGGREGATE = "aggregate", BATCH = "batch", BUS = "bus", CALL = "call", CONVENTIONS = "conventions", COST = "cost", EVENT = "event",
+    AGGREGATE = "aggregate", BATCH = "batch", BUS = "bus", CALL = "call", CONVENTIONS = "conventions", COST = "cost", EFFICIENCY = "efficiency", EVENT = "event",
     FORK = "fork", GENERATE = "generate", GOODPUT = "goodput", OUTPUTS = "outputs", QUEUE = "queue", RECORD = "record",
     RECORDS = "records", SERIES = "series", STRUCTS = "structs", UPKEEP = "upkeep"
 }
@@ -106,7 +106,7 @@ macro_rules! topics {
     )*};
 }
 topics! {
-    aggregate: AGGREGATE, batch: BATCH, bus: BUS, call: CALL, conventions: CONVENTIONS, cost: COST, event: EVENT, fork: FORK,
+    aggregate: AGGREGATE, batch: BATCH, bus: BUS, call: CALL, conventions: CONVENTIONS, cost: COST, efficiency: EFFICIENCY, event: EVENT, fork: FORK,
     generate: GENERATE, goodput: GOODPUT, outputs: OUTPUTS, queue: QUEUE, record: RECORD, records: RECORDS,
     series: SERIES, structs: STRUCTS, upkeep: UPKEEP
 }
@@ -123,7 +123,7 @@ macro_rules! clean_under_valgrind {
 }
 // Not fork: a child ends by _exit, with everything still in use.
 clean_under_valgrind! {
-    aggregate: AGGREGATE, batch: BATCH, bus: BUS, call: CALL, conventions: CONVENTIONS, cost: COST, event: EVENT,
+    aggregate: AGGREGATE, batch: BATCH, bus: BUS, call: CALL, conventions: CONVENTIONS, cost: COST, efficiency: EFFICIENCY, event: EVENT,
     generate: GENERATE, goodput: GOODPUT, outputs: OUTPUTS, queue: QUEUE, record: RECORD, records: RECORDS,
     series: SERIES, structs: STRUCTS, upkeep: UPKEEP
 }

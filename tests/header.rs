@@ -10,7 +10,7 @@ use std::process::Command;
 use support::{WARNINGS, have, root, run, scratch};
 
 /// The header's sections in teaching order: the file, and what cbindgen cannot make and the section begins with.
-const SECTIONS: [(&str, &str); 16] = [
+const SECTIONS: [(&str, &str); 17] = [
     ("error.rs", ""),
     ("record.rs", ""),
     ("store.rs", ""),
@@ -27,6 +27,7 @@ const SECTIONS: [(&str, &str); 16] = [
     ("generate.rs", "/** A call in flight: see below. */\ntypedef struct tj_call tj_call;\n\n"),
     ("call.rs", ""),
     ("cost.rs", ""),
+    ("efficiency.rs", ""),
 ];
 
 /// How the INIT macros are made: C++ before C++20 has no designated initialisers, and warns of missing ones.

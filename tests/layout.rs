@@ -35,6 +35,7 @@ macro_rules! rust_type {
     (steps) => { *const ffi::series::tj_series_step };
     (batches) => { *const ffi::batch::tj_batch };
     (generate) => { ffi::generate::tj_generate_fn };
+    (phase) => { ffi::efficiency::tj_phase };
 }
 
 /// The type of a pointer to such a field.
@@ -62,6 +63,7 @@ fn c_type(kind: &str) -> &'static str {
         "steps" => "const tj_series_step **",
         "batches" => "const tj_batch **",
         "generate" => "tj_generate_fn *",
+        "phase" => "tj_phase *",
         other => panic!("no C type for {other}"),
     }
 }
@@ -231,6 +233,32 @@ layout! {
     cost::tj_cost (160, 8) {
         0 size struct_size, 8 real cost_usd, 16 real co2e_grams, 24 u32 rule, 28 u32 reserved,
         32 version price_table,
+    }
+    efficiency::tj_gpu_peak (88, 8) {
+        0 size struct_size, 8 text name, 16 text source, 24 real fp32_flops, 32 real tf32_flops,
+        40 real fp16_flops, 48 real bf16_flops, 56 real fp8_flops, 64 real fp4_flops, 72 real int8_ops,
+        80 real memory_bytes_per_second,
+    }
+    efficiency::tj_phase (72, 8) {
+        0 real energy_joules, 8 real seconds, 16 real mean_power_watts, 24 real energy_per_token_joules,
+        32 u64 tokens, 40 reserved4 reserved,
+    }
+    efficiency::tj_phases (152, 8) {
+        0 size struct_size, 8 phase prefill, 80 phase decode,
+    }
+    efficiency::tj_steady_options (32, 8) {
+        0 size struct_size, 8 u32 warmup_samples, 12 u32 no_warmup, 16 u32 window_size,
+        20 u32 min_steady_samples, 24 real cv_threshold,
+    }
+    efficiency::tj_steady_state (64, 8) {
+        0 size struct_size, 8 u64 total_samples, 16 u64 warmup_samples, 24 u64 steady_state_samples,
+        32 u64 reached_at, 40 u32 steady_state_reached, 44 u32 reserved, 48 real coefficient_of_variation,
+        56 real mean,
+    }
+    efficiency::tj_energy_batch (72, 8) {
+        0 size struct_size, 8 u64 total_requests, 16 u64 measured_requests, 24 u64 total_tokens,
+        32 real total_energy_joules, 40 real energy_per_token_joules, 48 real energy_per_request_joules,
+        56 real mean_power_watts, 64 real mean_throughput_tok_per_sec,
     }
 }
 

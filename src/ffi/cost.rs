@@ -2,11 +2,13 @@
 //!
 //! When a call ends (tj_call_end, tj_instrumented_generate), its cost_usd is, by the first of these rules that applies:
 //!
-//!   reported  what the engine reports in tj_generate_result.cost_usd.
-//!   table     the price of the model: prompt tokens that came from no cache x input + cached_tokens x cached input +
-//!             output tokens that were no reasoning x output + reasoning_tokens x reasoning. Tokens of which nobody says
-//!             that they were cached, or reasoning, are taken for ordinary ones.
-//!   local     for a model without a price: energy_joules / 3600000 x electricity + latency_seconds x hardware.
+//! "reported": what the engine reports in tj_generate_result.cost_usd.
+//!
+//! "table": the price of the model. Prompt tokens that came from no cache x input + cached_tokens x cached input +
+//! output tokens that were no reasoning x output + reasoning_tokens x reasoning. Tokens of which nobody says that they
+//! were cached, or reasoning, are taken for ordinary ones.
+//!
+//! "local": for a model without a price. energy_joules / 3600000 x electricity + latency_seconds x hardware.
 //!
 //! A cost of which a part is unknown (a price without the number of tokens, an electricity price without energy) is
 //! unknown: it would be too low. A model that has a price is never costed as local.
@@ -76,7 +78,7 @@ pub struct tj_price {
 pub struct tj_local_cost {
     /// Set by TJ_LOCAL_COST_INIT.
     pub struct_size: usize,
-    /// US dollars per kWh. If it is not 0, a call without energy_joules has no cost.
+    /// US dollars per kWh. If it is not 0, a call without energy_joules has no local cost.
     pub electricity_usd_per_kwh: f64,
     /// US dollars per second of a call. Of calls at the same time each pays for its own: divide the hardware's cost by
     /// the number of calls that it usually serves at once.

@@ -48,6 +48,10 @@ static void null_is_refused_by_name(void) {
   tj_series series = TJ_SERIES_INIT;
   tj_batches batches = TJ_BATCHES_INIT;
   tj_cost cost = TJ_COST_INIT;
+  tj_gpu_peak peak = TJ_GPU_PEAK_INIT;
+  tj_phases phases = TJ_PHASES_INIT;
+  tj_steady_state state = TJ_STEADY_STATE_INIT;
+  tj_energy_batch batch = TJ_ENERGY_BATCH_INIT;
 
   REFUSES_NULL(tj_store_open, path, tj_store_open(NULL, NULL, &out_store, into));
   REFUSES_NULL(tj_store_open, out_store, tj_store_open(":memory:", NULL, NULL, into));
@@ -97,6 +101,15 @@ static void null_is_refused_by_name(void) {
   REFUSES_NULL(tj_cost_set_local, local, tj_cost_set_local(NULL, into));
   REFUSES_NULL(tj_cost_estimate, record, tj_cost_estimate(NULL, &cost, into));
   REFUSES_NULL(tj_cost_estimate, out_cost, tj_cost_estimate(&good_record, NULL, into));
+  REFUSES_NULL(tj_gpu_peak_find, gpu_name, tj_gpu_peak_find(NULL, &peak, into));
+  REFUSES_NULL(tj_gpu_peak_find, out_peak, tj_gpu_peak_find("H100", NULL, into));
+  REFUSES_NULL(tj_phases_split, record, tj_phases_split(NULL, &phases, into));
+  REFUSES_NULL(tj_phases_split, out_phases, tj_phases_split(&good_record, NULL, into));
+  REFUSES_NULL(tj_steady_state_detect, samples, tj_steady_state_detect(NULL, 3, NULL, &state, into));
+  REFUSES_NULL(tj_steady_state_detect, out_state, tj_steady_state_detect(good_figures, 3, NULL, NULL, into));
+  REFUSES_NULL(tj_energy_batch_compute, tokens, tj_energy_batch_compute(good_figures, NULL, 3, 1, 1, &batch, into));
+  REFUSES_NULL(tj_energy_batch_compute, out_batch,
+               tj_energy_batch_compute(good_figures, good_counts, 3, 1, 1, NULL, into));
 
   /* Pointers inside structs. */
   {
@@ -123,6 +136,8 @@ static void null_is_fine_where_the_header_says_so(void) {
   tj_aggregated_stats stats = TJ_AGGREGATED_STATS_INIT;
   tj_series series = TJ_SERIES_INIT;
   tj_batches batches = TJ_BATCHES_INIT;
+  tj_steady_state state = TJ_STEADY_STATE_INIT;
+  tj_energy_batch batch = TJ_ENERGY_BATCH_INIT;
 
   ALLOWS_NULL(tj_store_open, options, tj_store_open(":memory:", NULL, &opened, &error));
   CHECK_OK(tj_store_close(opened, &error));
@@ -151,6 +166,11 @@ static void null_is_fine_where_the_header_says_so(void) {
   ALLOWS_NULL(tj_call_end, result, tj_call_end(call, TJ_OUTCOME_OK, NULL, &error));
   tj_call_free(call);
   ALLOWS_NULL(tj_cost_load_prices, version, tj_cost_load_prices("{}", NULL, &number, &error));
+  ALLOWS_NULL(tj_steady_state_detect, options, tj_steady_state_detect(good_figures, 3, NULL, &state, &error));
+  CHECK_OK(tj_steady_state_detect(NULL, 0, NULL, &state, &error)); /* NULL if sample_count is 0 */
+  ALLOWS_NULL(tj_energy_batch_compute, energy_joules,
+              tj_energy_batch_compute(NULL, good_counts, 3, 1, 1, &batch, &error));
+  CHECK_OK(tj_energy_batch_compute(NULL, NULL, 0, 1, 1, &batch, &error)); /* NULL if request_count is 0 */
 
   TOLERATES_NULL(tj_call_prompt, call, tj_call_prompt(NULL, 1, 1));
   TOLERATES_NULL(tj_call_tokens, call, tj_call_tokens(NULL, 1));
@@ -179,6 +199,10 @@ static void error_may_be_null(void) {
   tj_series series = TJ_SERIES_INIT;
   tj_batches batches = TJ_BATCHES_INIT;
   tj_cost cost = TJ_COST_INIT;
+  tj_gpu_peak peak = TJ_GPU_PEAK_INIT;
+  tj_phases phases = TJ_PHASES_INIT;
+  tj_steady_state state = TJ_STEADY_STATE_INIT;
+  tj_energy_batch batch = TJ_ENERGY_BATCH_INIT;
 
   ALLOWS_NULL_ERROR(tj_store_open, tj_store_open(":memory:", NULL, &opened, NULL));
   ALLOWS_NULL_ERROR(tj_record, tj_record(opened, &good_record, NULL));
@@ -217,6 +241,11 @@ static void error_may_be_null(void) {
   ALLOWS_NULL_ERROR(tj_cost_set_local, tj_cost_set_local(&good_local_cost, NULL));
   ALLOWS_NULL_ERROR(tj_cost_estimate, tj_cost_estimate(&good_record, &cost, NULL));
   tj_cost_clear();
+  ALLOWS_NULL_ERROR(tj_gpu_peak_find, tj_gpu_peak_find("H100", &peak, NULL));
+  ALLOWS_NULL_ERROR(tj_phases_split, tj_phases_split(&good_record, &phases, NULL));
+  ALLOWS_NULL_ERROR(tj_steady_state_detect, tj_steady_state_detect(good_figures, 3, NULL, &state, NULL));
+  ALLOWS_NULL_ERROR(tj_energy_batch_compute,
+                    tj_energy_batch_compute(good_figures, good_counts, 3, 1, 1, &batch, NULL));
 
   /* ... also where the failure is not about NULL. */
   CHECK_EQ(tj_call_begin("\xFF", &good_request, &call, NULL), TJ_ERR_INVALID_ARGUMENT);
@@ -319,6 +348,11 @@ static void unknown_enumerators_are_refused_by_name(void) {
       CHECK_FAILS(use_price(&price), TJ_ERR_INVALID_ARGUMENT, "cached_input_is_free");
       price = good_price, price.reserved = *number;
       CHECK_FAILS(use_price(&price), TJ_ERR_INVALID_ARGUMENT, "reserved");
+    }
+    {
+      tj_steady_options steady = TJ_STEADY_OPTIONS_INIT;
+      steady.no_warmup = *number;
+      CHECK_FAILS(use_steady_options(&steady), TJ_ERR_INVALID_ARGUMENT, "no_warmup");
     }
     if (*number > TJ_OUTCOME_INTERRUPTED) {
       tj_telemetry_record record = good_record;

@@ -38,6 +38,12 @@ static const tj_price good_price = {sizeof(tj_price), "model", 1e-6, 2e-6, 5e-7,
 
 static const tj_local_cost good_local_cost = {sizeof(tj_local_cost), 0.25, 1e-4, 400.0};
 
+static const tj_steady_options good_steady_options = {sizeof(tj_steady_options), 1, 0, 2, 1, 0.1};
+
+static const double good_figures[3] = {1.0, 2.0, 3.0};
+
+static const uint64_t good_counts[3] = {10, 20, 30};
+
 static inline int32_t do_nothing(void *engine_data, const tj_generate_request *request, tj_call *call,
                           tj_generate_result *result) {
   (void)engine_data, (void)request, (void)call, (void)result;
@@ -148,6 +154,16 @@ static inline tj_status use_local_cost(const void *local) {
   tj_status status = tj_cost_set_local((const tj_local_cost *)local, &error);
   tj_cost_clear();
   return status;
+}
+
+static inline tj_status use_record_to_split(const void *record) {
+  tj_phases phases = TJ_PHASES_INIT;
+  return tj_phases_split((const tj_telemetry_record *)record, &phases, &error);
+}
+
+static inline tj_status use_steady_options(const void *options) {
+  tj_steady_state state = TJ_STEADY_STATE_INIT;
+  return tj_steady_state_detect(good_figures, 3, (const tj_steady_options *)options, &state, &error);
 }
 
 static inline tj_status use_message(const void *message) {

@@ -237,6 +237,75 @@ static void failure_leaves_structs_untouched(void) {
     LEAVES(cost, tj_cost_estimate(&good_record, &cost, &error), TJ_ERR_INVALID_ARGUMENT, "out_cost.struct_size");
   }
 
+  report("untouched", "tj_gpu_peak_find.out_peak");
+  {
+    tj_gpu_peak peak;
+    POISON_SIZED(peak);
+    LEAVES(peak, tj_gpu_peak_find("Voodoo2", &peak, &error), TJ_ERR_NOT_FOUND, "gpu_name");
+    LEAVES(peak, tj_gpu_peak_find("", &peak, &error), TJ_ERR_NOT_FOUND, "gpu_name");
+    LEAVES(peak, tj_gpu_peak_find("\xFF", &peak, &error), TJ_ERR_INVALID_ARGUMENT, "gpu_name");
+    peak.struct_size = 1;
+    LEAVES(peak, tj_gpu_peak_find("H100", &peak, &error), TJ_ERR_INVALID_ARGUMENT, "out_peak.struct_size");
+  }
+
+  report("untouched", "tj_phases_split.out_phases");
+  {
+    tj_telemetry_record record = good_record;
+    tj_phases phases;
+    POISON_SIZED(phases);
+    record.prefill_energy_joules = INFINITY;
+    LEAVES(phases, tj_phases_split(&record, &phases, &error), TJ_ERR_INVALID_ARGUMENT, "prefill_energy_joules");
+    record = good_record, record.model_id = "";
+    LEAVES(phases, tj_phases_split(&record, &phases, &error), TJ_ERR_INVALID_ARGUMENT, "model_id");
+    phases.struct_size = 1;
+    LEAVES(phases, tj_phases_split(&good_record, &phases, &error), TJ_ERR_INVALID_ARGUMENT, "out_phases.struct_size");
+  }
+
+  report("untouched", "tj_steady_state_detect.out_state");
+  {
+    double samples[3] = {1.0, 2.0, 3.0};
+    tj_steady_options options = TJ_STEADY_OPTIONS_INIT;
+    tj_steady_state state;
+    POISON_SIZED(state);
+    options.cv_threshold = -0.5;
+    LEAVES(state, tj_steady_state_detect(samples, 3, &options, &state, &error), TJ_ERR_INVALID_ARGUMENT, "cv_threshold");
+    options.cv_threshold = NAN;
+    LEAVES(state, tj_steady_state_detect(samples, 3, &options, &state, &error), TJ_ERR_INVALID_ARGUMENT, "cv_threshold");
+    options.cv_threshold = 0, options.no_warmup = 1, options.warmup_samples = 1;
+    LEAVES(state, tj_steady_state_detect(samples, 3, &options, &state, &error), TJ_ERR_INVALID_ARGUMENT, "no_warmup");
+    samples[2] = -1;
+    LEAVES(state, tj_steady_state_detect(samples, 3, NULL, &state, &error), TJ_ERR_INVALID_ARGUMENT, "samples[2]");
+    samples[2] = INFINITY;
+    LEAVES(state, tj_steady_state_detect(samples, 3, NULL, &state, &error), TJ_ERR_INVALID_ARGUMENT, "samples[2]");
+    LEAVES(state, tj_steady_state_detect(samples, SIZE_MAX, NULL, &state, &error), TJ_ERR_INVALID_ARGUMENT, "samples");
+    state.struct_size = 1;
+    LEAVES(state, tj_steady_state_detect(samples, 1, NULL, &state, &error), TJ_ERR_INVALID_ARGUMENT,
+           "out_state.struct_size");
+  }
+
+  report("untouched", "tj_energy_batch_compute.out_batch");
+  {
+    double energies[2] = {1.0, -1.0};
+    uint64_t tokens[2] = {1, 2};
+    tj_energy_batch batch;
+    POISON_SIZED(batch);
+    LEAVES(batch, tj_energy_batch_compute(energies, tokens, 2, 1, 1, &batch, &error), TJ_ERR_INVALID_ARGUMENT,
+           "energy_joules[1]");
+    energies[1] = 1.0;
+    for (i = 1; i < sizeof impossible / sizeof *impossible; i++) { /* not NAN, which is unknown */
+      LEAVES(batch, tj_energy_batch_compute(energies, tokens, 2, impossible[i], 1, &batch, &error),
+             TJ_ERR_INVALID_ARGUMENT, "total_energy_joules");
+      LEAVES(batch, tj_energy_batch_compute(energies, tokens, 2, 1, impossible[i], &batch, &error),
+             TJ_ERR_INVALID_ARGUMENT, "seconds");
+    }
+    tokens[0] = TJ_UNKNOWN - 1;
+    LEAVES(batch, tj_energy_batch_compute(energies, tokens, 2, 1, 1, &batch, &error), TJ_ERR_INVALID_ARGUMENT,
+           "tokens[0]");
+    batch.struct_size = 1;
+    LEAVES(batch, tj_energy_batch_compute(energies, good_counts, 2, 1, 1, &batch, &error), TJ_ERR_INVALID_ARGUMENT,
+           "out_batch.struct_size");
+  }
+
   report("untouched", "tj_instrumented_generate.out_result");
   {
     tj_engine engine = good_engine;

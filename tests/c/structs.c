@@ -56,6 +56,7 @@ static const struct sized_in {
      &good_record, use_record_to_estimate},
     {"tj_price", "price", sizeof(tj_price), 0, NULL, &good_price, use_price},
     {"tj_local_cost", "local", sizeof(tj_local_cost), 0, NULL, &good_local_cost, use_local_cost},
+    {"tj_steady_options", "options", sizeof(tj_steady_options), 0, NULL, &good_steady_options, use_steady_options},
 };
 
 /* "A program built against an older, shorter struct keeps working": what lies behind it is not looked at. */
@@ -169,6 +170,18 @@ static tj_status get_batches(void *batches) {
 
 static tj_status get_cost(void *cost) { return tj_cost_estimate(&good_record, (tj_cost *)cost, &error); }
 
+static tj_status get_peak(void *peak) { return tj_gpu_peak_find("H100", (tj_gpu_peak *)peak, &error); }
+
+static tj_status get_phases(void *phases) { return tj_phases_split(&good_record, (tj_phases *)phases, &error); }
+
+static tj_status get_state(void *state) {
+  return tj_steady_state_detect(good_figures, 3, NULL, (tj_steady_state *)state, &error);
+}
+
+static tj_status get_batch(void *batch) {
+  return tj_energy_batch_compute(good_figures, good_counts, 3, NAN, 1.0, (tj_energy_batch *)batch, &error);
+}
+
 static const struct sized_out {
   const char *type, *argument;
   size_t size;
@@ -182,6 +195,10 @@ static const struct sized_out {
     {"tj_generate_result", "out_result", sizeof(tj_generate_result), 0, get_result},
     {"tj_polled_event", "out_polled", sizeof(tj_polled_event), sizeof(tj_polled_event), get_polled},
     {"tj_cost", "out_cost", sizeof(tj_cost), 0, get_cost},
+    {"tj_gpu_peak", "out_peak", sizeof(tj_gpu_peak), 0, get_peak},
+    {"tj_phases", "out_phases", sizeof(tj_phases), 0, get_phases},
+    {"tj_steady_state", "out_state", sizeof(tj_steady_state), 0, get_state},
+    {"tj_energy_batch", "out_batch", sizeof(tj_energy_batch), 0, get_batch},
 };
 
 /* "The library writes at most that many bytes", and leaves the size as the caller set it. */
@@ -292,6 +309,11 @@ static void init_functions_do_what_the_macros_do(void) {
   INIT(tj_price, price, TJ_PRICE_INIT);
   INIT(tj_local_cost, local, TJ_LOCAL_COST_INIT);
   INIT(tj_cost, cost, TJ_COST_INIT);
+  INIT(tj_gpu_peak, peak, TJ_GPU_PEAK_INIT);
+  INIT(tj_phases, phases, TJ_PHASES_INIT);
+  INIT(tj_steady_options, options, TJ_STEADY_OPTIONS_INIT);
+  INIT(tj_steady_state, state, TJ_STEADY_STATE_INIT);
+  INIT(tj_energy_batch, batch, TJ_ENERGY_BATCH_INIT);
 }
 
 static void free_functions_can_be_called_at_any_time(void) {
@@ -348,6 +370,7 @@ static const tj_message good_message = {"user", "hello"};
 #define good_request_to_begin good_request
 #define good_request_to_generate good_request
 #define good_record_to_estimate good_record
+#define good_record_to_split good_record
 
 static const struct text_in {
   const char *what, *field;
@@ -392,6 +415,7 @@ static const struct text_in {
     TEXT(tj_message, content, message),
     TEXT(tj_telemetry_record, model_id, record_to_estimate),
     TEXT(tj_telemetry_record, engine, record_to_estimate),
+    TEXT(tj_telemetry_record, model_id, record_to_split),
     TEXT(tj_price, model, price),
     TEXT(tj_price, version, price),
 };
@@ -419,12 +443,14 @@ static void invalid_utf8_is_refused_by_name(void) {
     tj_store *opened;
     tj_call *call;
     uint64_t count;
+    tj_gpu_peak peak = TJ_GPU_PEAK_INIT;
     CHECK_FAILS(tj_store_open(*bad, NULL, &opened, &error), TJ_ERR_INVALID_ARGUMENT, "path");
     CHECK_FAILS(tj_bus_publish(*bad, NULL, &error), TJ_ERR_INVALID_ARGUMENT, "name");
     CHECK_FAILS(tj_bus_publish("name", *bad, &error), TJ_ERR_INVALID_ARGUMENT, "data_json");
     CHECK_FAILS(tj_call_begin(*bad, &good_request, &call, &error), TJ_ERR_INVALID_ARGUMENT, "engine_id");
     CHECK_FAILS(tj_cost_load_prices(*bad, "", &count, &error), TJ_ERR_INVALID_ARGUMENT, "prices_json");
     CHECK_FAILS(tj_cost_load_prices("{}", *bad, &count, &error), TJ_ERR_INVALID_ARGUMENT, "version");
+    CHECK_FAILS(tj_gpu_peak_find(*bad, &peak, &error), TJ_ERR_INVALID_ARGUMENT, "gpu_name");
   }
   report("utf8", "tj_store_open.path");
   report("utf8", "tj_bus_publish.name");
@@ -432,6 +458,7 @@ static void invalid_utf8_is_refused_by_name(void) {
   report("utf8", "tj_call_begin.engine_id");
   report("utf8", "tj_cost_load_prices.prices_json");
   report("utf8", "tj_cost_load_prices.version");
+  report("utf8", "tj_gpu_peak_find.gpu_name");
 }
 
 /* "Copied before the call returns": what the caller does to its memory afterwards changes nothing. UTF-8 comes back as
