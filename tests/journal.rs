@@ -228,9 +228,9 @@ fn forge(journal: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let described = u64::from_le_bytes(bytes[at + 8..at + 16].try_into().unwrap());
     let length = (described >> 32 & 0xFF_FFFF) as usize;
     let checksum = |frame: &[u8], payload: &[u8]| {
-        let mut header = frame[..16].to_vec();
-        header[8..12].fill(0);
-        crc32c::crc32c_append(crc32c::crc32c_append(seed, &header), payload)
+        let word = |at: usize| u64::from_le_bytes(frame[at..at + 8].try_into().unwrap());
+        let header = word(0).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (word(8) & !0xFFFF_FFFF);
+        crc32c::crc32c_append(seed ^ (header >> 32) as u32 ^ header as u32, payload)
     };
     let mut payload = bytes[at + 16..][..length].to_vec();
     assert_eq!(checksum(&bytes[at..], &payload), described as u32, "as the library does it");
@@ -313,9 +313,9 @@ fn what_is_no_journal_is_reported_and_left_as_it_is() {
     fs::write(&garbage, [0xAB; 9000]).unwrap();
     let mut words = vec![0u8; 8192];
     words[..8].copy_from_slice(b"TJOURNAL");
-    words[8] = 2;
+    words[8] = 99;
     fs::write(&version, &words).unwrap();
-    words[8] = 1;
+    words[8] = 2;
     words[16] = 77; // a ring of 77 words
     fs::write(&header, &words).unwrap();
     let (directory, fifo, link, alien) = (

@@ -169,6 +169,7 @@ macro_rules! implement_conversion {
             ///
             /// # Safety
             /// Every string is NULL or NUL-terminated and stays as it is for `'a`.
+            #[inline(always)] // a record is half a kilobyte: not to be copied on the hot path
             pub(super) unsafe fn view<'a>(&self) -> Result<Record<'a>> {
                 // SAFETY: the caller's promise covers every string here.
                 unsafe {
