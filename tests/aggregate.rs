@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::ptr::null_mut;
 
+mod support;
+
+use support::random::Random;
 use tokenjoule::ffi::aggregate::{
     tj_aggregate, tj_aggregated_stats, tj_aggregated_stats_free, tj_aggregated_stats_init, tj_distribution,
     tj_model_stats,
@@ -40,36 +43,11 @@ struct Call {
     p95_itl: Option<f64>,
 }
 
-/// xorshift64*: the test must not change from run to run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-    /// Spread over several powers of ten, as latencies are.
-    fn heavy_tailed(&mut self, scale: f64) -> f64 {
-        scale * (self.unit() * 9.0 - 3.0).exp()
-    }
-    fn sometimes<T>(&mut self, percent: u64, value: impl FnOnce(&mut Self) -> T) -> Option<T> {
-        (self.below(100) < percent).then(|| value(self))
-    }
-}
-
 const BEGIN: f64 = 1_750_000_000.0;
 const SPAN: f64 = 30.0 * 86_400.0;
 
 fn calls(count: usize) -> Vec<Call> {
-    let mut random = Random(0x5EED);
+    let mut random = Random::new(0x5EED);
     (0..count)
         .map(|_| Call {
             time: (BEGIN + random.unit() * SPAN).floor() + 0.25 * random.below(4) as f64,

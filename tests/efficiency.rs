@@ -2,25 +2,12 @@
 //!
 //! `tests/c/efficiency.c` has the cases that were worked out by hand.
 
+mod support;
+
+use support::random::Random;
 use tokenjoule::efficiency::{
     EnergyBatch, Steadiness, flops, flops_uncached, gpu_peak, utilization_pct, weight_bytes,
 };
-
-/// xorshift64: the same numbers in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn between(&mut self, least: f64, most: f64) -> f64 {
-        least + (most - least) * (self.next() % 1_000_003) as f64 / 1_000_003.0
-    }
-}
 
 /// `SteadyStateDetector.record`, sample by sample: whether, and at which sample, it says that the series is steady.
 fn reference_detects(samples: &[f64], how: &Steadiness) -> Option<usize> {
@@ -52,7 +39,7 @@ fn reference_detects(samples: &[f64], how: &Steadiness) -> Option<usize> {
 
 #[test]
 fn steady_states_are_those_of_the_reference() {
-    let mut random = Random(42);
+    let mut random = Random::new(42);
     let mut reached = 0;
     for _ in 0..2000 {
         let how = Steadiness {
@@ -84,7 +71,7 @@ fn steady_states_are_those_of_the_reference() {
 /// `compute_efficiency`: rates first, in units of 10^9 and 10^12.
 #[test]
 fn utilisation_is_that_of_the_reference() {
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     for _ in 0..1000 {
         let (params_b, bytes_per_param) = (random.between(0.1, 400.0), random.between(0.5, 4.0));
         let (peak_tflops, peak_gb) = (random.between(10.0, 2000.0), random.between(100.0, 8000.0));
@@ -106,7 +93,7 @@ fn utilisation_is_that_of_the_reference() {
 /// `EnergyBatch.sample` without a monitor, where every request measured its energy.
 #[test]
 fn batches_are_those_of_the_reference() {
-    let mut random = Random(11);
+    let mut random = Random::new(11);
     for _ in 0..200 {
         let requests: Vec<(f64, u64)> = (0..1 + random.next() % 20)
             .map(|_| (random.between(0.1, 500.0), 1 + random.next() % 4000))

@@ -11,31 +11,8 @@ use tokenjoule::stats::{Aggregate, Distribution, Statistics};
 use tokenjoule::store::{Query, Store, StoreOptions};
 
 mod support;
+use support::random::Random;
 use support::scratch;
-
-/// xorshift64*: a seed that fails can be tried again.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-    fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 16) % n
-    }
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
-}
 
 const MODELS: [&str; 4] = ["tiny", "small", "größe", "x"];
 const ENGINES: [&str; 3] = ["", "llama.cpp", "vllm"];
@@ -297,7 +274,7 @@ fn meddle(foreign: &Connection, random: &mut Random) {
 }
 
 fn play(seed: u64, rounds: usize) {
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = Random::new(seed);
     let folder = scratch();
     let path = folder.path().join("telemetry.db");
     let path = path.to_str().unwrap();
