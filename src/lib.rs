@@ -44,6 +44,8 @@ pub mod call;
 #[cfg(not(loom))]
 pub mod cost;
 #[cfg(not(loom))]
+pub mod energy;
+#[cfg(not(loom))]
 pub mod queue;
 #[cfg(not(loom))]
 pub mod store;
