@@ -125,7 +125,7 @@ fn a_call_gets_its_parts_its_phases_and_its_gauges() {
     let with = |count, utilization_pct, memory_gb, temperature_c| {
         Some(Reading { utilization_pct, memory_gb, temperature_c, ..Energy::Count(count).into() })
     };
-    let mut tick = |session: &mut Session<u64>, at, counts: [u64; 3], gauges: (f64, f64, f64)| {
+    let tick = |session: &mut Session<u64>, at, counts: [u64; 3], gauges: (f64, f64, f64)| {
         session.read(cpu, at, micro(counts[0]));
         session.read(gpu, at, with(counts[1], gauges.0, gauges.1, gauges.2));
         session.read(dram, at, micro(counts[2]));
@@ -316,7 +316,9 @@ fn nothing_is_made_or_lost_whatever_the_counters_do() {
         let mut session: Session<u64> = Session::new(Weight::Equal, seed % 4 == 0);
         let mut all: Vec<Simulated> =
             (0..random.between(1, 4)).map(|_| Simulated::new(&mut random)).collect();
-        all.iter().for_each(|it| drop(session.open(&it.device, 0)));
+        for it in &all {
+            session.open(&it.device, 0);
+        }
         let (mut now, mut next) = (0, 0);
         let mut running = Vec::new();
         let mut attributed = 0.0;
