@@ -31,8 +31,20 @@ pub trait OpenCall: Send {
     /// What the call has told so far. Called for every token: must be quick, and must not allocate.
     fn told(&self, told: &Told);
 
+    /// The call has ended, and a figure of its record is not known yet: [`OpenCall::ended`] follows in the background.
+    /// `record` is what is known; `late` hurries what is missing.
+    fn ends_late(&mut self, record: &Record<'_>, late: &Arc<dyn Late>) {
+        let _ = (record, late);
+    }
+
     /// The call has ended: keeps its record.
     fn ended(self: Box<Self>, record: &Record<'_>);
+}
+
+/// Whoever owes recorders the rest of calls that have ended.
+pub trait Late: Send + Sync {
+    /// Finds out what can be found out now. `waits`: returns when all calls that have ended before are kept.
+    fn hurry(&self, waits: bool);
 }
 
 /// What a call has told so far; [`UNKNOWN`](crate::record::UNKNOWN) for what it has not.

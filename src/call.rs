@@ -1,6 +1,10 @@
 //! A call's life: begin → prompt → tokens → end → record.
+//!
+//! While energy is measured, the record of a call that has ended waits in the background until its energy is known
+//! ([`late`]); otherwise it is kept before the end returns.
 
 mod describe;
+mod late;
 mod progress;
 
 use std::sync::Arc;
@@ -10,10 +14,12 @@ use serde_json::{Map, Value};
 
 use crate::bus::{Bus, OpenCall};
 use crate::cost;
+use crate::energy::{Energy, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventKind};
 use crate::os::{Process, monotonic_ns, wall_clock};
 use crate::record::{MAX_METADATA, MAX_STRING, Outcome, Record, UNKNOWN, check_figure, check_json_object};
+use late::LateRecord;
 use progress::Progress;
 
 /// What is known of a call when it begins.
@@ -181,12 +187,12 @@ pub struct Call {
     canceller: Arc<Canceller>,
     /// With the stores that were subscribed when the call began: the record is theirs.
     kept_by: Vec<Box<dyn OpenCall>>,
-    texts: Texts,
-    is_warmup: bool,
-    timestamp: f64,
+    head: Head,
     /// [`monotonic_ns`].
     started: u64,
     progress: Progress,
+    /// While its energy is measured.
+    ticket: Option<Ticket>,
     is_ended: bool,
 }
 
@@ -201,19 +207,19 @@ impl Call {
             process: Process::current(),
             canceller: Arc::new(Canceller { id, is_cancelled: AtomicBool::new(false) }),
             kept_by: Vec::new(),
-            texts: Texts::of(start),
-            is_warmup: start.is_warmup,
-            timestamp: wall_clock(),
+            head: Head { id, texts: Texts::of(start), is_warmup: start.is_warmup, timestamp: wall_clock() },
             started: monotonic_ns(),
             progress: Progress::default(),
+            ticket: None,
             is_ended: false,
         };
-        let record = call.record(Record::default());
+        let record = call.head.record(Record::default());
         let takers = bus.recorders();
         call.kept_by = takers.iter().filter_map(|taker| taker.clone().call_began(id, &record)).collect();
         if bus.has_subscribers(EventKind::InferenceStart) {
-            call.notify(EventKind::InferenceStart, None, &describe::start(start));
+            call.head.notify(bus, EventKind::InferenceStart, None, &describe::start(start));
         }
+        call.ticket = Energy::global().begin(id);
         call.started = monotonic_ns(); // what stores and subscribers took is not the engine's
         Ok(call)
     }
@@ -237,7 +243,11 @@ impl Call {
     /// `count` more output tokens exist as of now. The first gives TTFT.
     pub fn tokens(&mut self, count: u32) {
         if !self.is_ended && count > 0 {
-            self.progress.tokens(self.elapsed_ns(), count);
+            let at = self.elapsed_ns();
+            self.progress.tokens(at, count);
+            if let Some(ticket) = &self.ticket {
+                ticket.tokens(at, count);
+            }
             self.tell_recorders();
         }
     }
@@ -281,6 +291,7 @@ impl Call {
         if report.error_type.is_empty() {
             report.error_type = &error_type;
         }
+        let engine = if code == 0 { String::new() } else { self.head.texts.get(Text::Engine).to_owned() };
         match self.check_running().and_then(|()| self.conclude(outcome, &report)) {
             Err(error) if error.kind != ErrorKind::Closed => return Err(error),
             _ => (),
@@ -292,7 +303,7 @@ impl Call {
             Outcome::Cancelled => "was cancelled and",
             _ => "failed: it",
         };
-        let message = format!("engine {:?} {how} returned {code}", self.texts.get(Text::Engine));
+        let message = format!("engine {engine:?} {how} returned {code}");
         Err(Error { engine_code: code, ..Error::new(ErrorKind::Engine, message) })
     }
 
@@ -313,40 +324,33 @@ impl Call {
     fn conclude(&mut self, outcome: Outcome, report: &Report<'_>) -> Result<()> {
         let latency = self.elapsed_ns() as f64 / 1e9;
         self.is_ended = true;
-        let kept_by = std::mem::take(&mut self.kept_by);
-        let record = Record { outcome, ..self.record(self.progress.record(latency, report)) };
+        let mut kept_by = std::mem::take(&mut self.kept_by);
+        let record = Record { outcome, ..self.head.record(self.progress.record(latency, report)) };
         let mut record = record.settled(wall_clock)?;
         let mut metadata = String::new();
-        cost::complete(&mut record, &mut metadata);
+        if self.ticket.is_none() {
+            cost::complete(&mut record, &mut metadata);
+        }
         let data = if self.bus.has_subscribers(EventKind::InferenceEnd) {
             describe::end(&record)
         } else {
             String::new()
         };
-        self.notify(EventKind::InferenceEnd, Some(&record), if data.is_empty() { "{}" } else { &data });
+        let data = if data.is_empty() { "{}" } else { &data };
+        self.head.notify(self.bus, EventKind::InferenceEnd, Some(&record), data);
+        if let Some(ticket) = self.ticket.take() {
+            let late = ticket.late();
+            kept_by.iter_mut().for_each(|keeper| keeper.ends_late(&record, &late));
+            let (head, progress) = (std::mem::take(&mut self.head), std::mem::take(&mut self.progress));
+            ticket
+                .end(Box::new(LateRecord::new(self.bus, head, progress, latency, outcome, report, kept_by)));
+            return Ok(());
+        }
         for keeper in kept_by {
             keeper.ended(&record);
         }
-        self.notify(EventKind::TelemetryRecord, Some(&record), "{}");
+        self.head.notify(self.bus, EventKind::TelemetryRecord, Some(&record), "{}");
         Ok(())
-    }
-
-    /// `figures`, with what was known of the call from the start.
-    fn record<'a>(&'a self, figures: Record<'a>) -> Record<'a> {
-        Record {
-            timestamp: self.timestamp,
-            model_id: self.texts.get(Text::Model),
-            engine: self.texts.get(Text::Engine),
-            agent: self.texts.get(Text::Agent),
-            batch_id: self.texts.get(Text::Batch),
-            operation: self.texts.get(Text::Operation),
-            request_id: self.texts.get(Text::Request),
-            session_id: self.texts.get(Text::Session),
-            trace_id: self.texts.get(Text::Trace),
-            span_id: self.texts.get(Text::Span),
-            is_warmup: self.is_warmup,
-            ..figures
-        }
     }
 
     fn tell_recorders(&self) {
@@ -354,17 +358,6 @@ impl Call {
             let told = self.progress.told();
             self.kept_by.iter().for_each(|keeper| keeper.told(&told));
         }
-    }
-
-    fn notify(&self, kind: EventKind, record: Option<&Record<'_>>, data_json: &str) {
-        self.bus.notify(Event {
-            model_id: self.texts.get(Text::Model),
-            engine: self.texts.get(Text::Engine),
-            call_id: self.id(),
-            record,
-            data_json,
-            ..Event::new(kind)
-        });
     }
 }
 
@@ -405,7 +398,48 @@ fn with_ignored(metadata_json: &str, ignored: Vec<String>) -> Option<String> {
     Some(Value::Object(metadata).to_string()).filter(|metadata| metadata.len() <= MAX_METADATA)
 }
 
+/// What is known of a call from the start.
+#[derive(Default)]
+struct Head {
+    id: u64,
+    texts: Texts,
+    is_warmup: bool,
+    timestamp: f64,
+}
+
+impl Head {
+    /// `figures`, with what was known of the call from the start.
+    fn record<'a>(&'a self, figures: Record<'a>) -> Record<'a> {
+        Record {
+            timestamp: self.timestamp,
+            model_id: self.texts.get(Text::Model),
+            engine: self.texts.get(Text::Engine),
+            agent: self.texts.get(Text::Agent),
+            batch_id: self.texts.get(Text::Batch),
+            operation: self.texts.get(Text::Operation),
+            request_id: self.texts.get(Text::Request),
+            session_id: self.texts.get(Text::Session),
+            trace_id: self.texts.get(Text::Trace),
+            span_id: self.texts.get(Text::Span),
+            is_warmup: self.is_warmup,
+            ..figures
+        }
+    }
+
+    fn notify(&self, bus: &Bus, kind: EventKind, record: Option<&Record<'_>>, data_json: &str) {
+        bus.notify(Event {
+            model_id: self.texts.get(Text::Model),
+            engine: self.texts.get(Text::Engine),
+            call_id: self.id,
+            record,
+            data_json,
+            ..Event::new(kind)
+        });
+    }
+}
+
 /// A call's strings, in one allocation.
+#[derive(Default)]
 struct Texts {
     text: Box<str>,
     ends: [usize; 9],

@@ -2,10 +2,14 @@
 
 mod support;
 
+#[path = "energy/calls.rs"]
+mod calls;
 #[path = "energy/fakes.rs"]
 mod fakes;
 #[path = "energy/ledger.rs"]
 mod ledger;
+#[path = "energy/life.rs"]
+mod life;
 #[path = "energy/random.rs"]
 mod random;
 #[path = "energy/session.rs"]

@@ -34,7 +34,9 @@ pub struct Counter {
     since: Nanos,
     /// When it last moved: a counter that stood for long may move far at once.
     changed: Nanos,
-    /// A mean of the times between movements.
+    /// Whether it has stood since it last moved: only then its period is longer than that of the reads.
+    stood: bool,
+    /// A mean of the times between movements, seconds; `NAN` while it moves from read to read.
     period: f64,
 }
 
@@ -48,6 +50,7 @@ impl Counter {
             latest: None,
             since: 0,
             changed: 0,
+            stood: false,
             period: f64::NAN,
         }
     }
@@ -79,14 +82,16 @@ impl Counter {
             (Some(_), _) => Movement::Lost,
         };
         match movement {
-            Movement::Nothing => return movement,
-            Movement::Joules(0.0) => (),
-            Movement::Joules(_) => {
-                let elapsed = elapsed as f64 / 1e9;
-                self.period = if self.period.is_nan() { elapsed } else { self.period * 0.8 + elapsed * 0.2 };
-                self.changed = at;
+            Movement::Nothing => {
+                self.stood = true;
+                return movement;
             }
-            Movement::Begins | Movement::Lost => self.changed = at,
+            Movement::Joules(0.0) => self.stood = true,
+            Movement::Joules(_) => {
+                self.learn_period(at.saturating_sub(self.changed) as f64 / 1e9);
+                (self.changed, self.stood) = (at, false);
+            }
+            Movement::Begins | Movement::Lost => (self.changed, self.stood) = (at, false),
         }
         (self.latest, self.since) = (Some(energy), at);
         movement
@@ -104,7 +109,15 @@ impl Counter {
         if is_plausible { Movement::Joules(joules) } else { Movement::Lost }
     }
 
-    /// How often it moves, seconds; `NAN` if it has not yet.
+    fn learn_period(&mut self, elapsed: f64) {
+        if self.stood && self.period.is_nan() {
+            self.period = elapsed;
+        } else if self.stood || elapsed < self.period {
+            self.period += 0.2 * (elapsed - self.period);
+        }
+    }
+
+    /// How often it moves, seconds; `NAN` while it moves from read to read.
     pub fn period(&self) -> f64 {
         self.period
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::source::{Device, Found, Reading, Source};
+use super::source::{Device, Reading, Source};
 
 /// What the host program reads.
 pub trait Custom: Send + Sync {
@@ -22,12 +22,5 @@ impl Source for Registered {
 
     fn read(&mut self, _with_gauges: bool, each: &mut dyn FnMut(usize, Option<Reading>)) {
         each(0, self.0.read());
-    }
-}
-
-/// Takes those that can be read.
-pub(super) fn find(registered: &[Arc<dyn Custom>], found: &mut Found) {
-    for it in registered {
-        found.sources.push(Box::new(Registered(Arc::clone(it))));
     }
 }

@@ -58,8 +58,13 @@ pub enum Event<W> {
 pub enum Finish {
     /// Those whose energy will not change any more, and those that have waited for [`PATIENCE`].
     Settled,
-    /// All of them, with what is known.
-    All,
+    /// All that ended by then as well, with what is known.
+    EndedBy(Nanos),
+}
+
+impl Finish {
+    /// All that have ended.
+    pub const ALL: Finish = Finish::EndedBy(Nanos::MAX);
 }
 
 /// How long a call that has ended waits for a reading of all its devices. A device without a good reading for so long is
@@ -193,7 +198,9 @@ impl<W> Session<W> {
         self.note_gauges(with_gauges);
         let is_finished = |call: u64, flight: &Flight<W>| {
             flight.end.as_ref().is_some_and(|(end, _)| {
-                finish == Finish::All || self.ledger.is_settled(call) || now.saturating_sub(*end) > PATIENCE
+                matches!(finish, Finish::EndedBy(by) if *end <= by)
+                    || self.ledger.is_settled(call)
+                    || now.saturating_sub(*end) > PATIENCE
             })
         };
         let finished: Vec<u64> = self
@@ -275,10 +282,16 @@ impl<W> Session<W> {
         self.flights.len()
     }
 
-    /// How many seconds the counters take to move, the quickest of them; `NAN` if that is not known.
+    /// Whether a call that ended by then waits.
+    pub fn waits(&self, by: Nanos) -> bool {
+        self.flights.values().any(|flight| flight.end.as_ref().is_some_and(|(end, _)| *end <= by))
+    }
+
+    /// How many seconds the quickest of the counters takes to move; `NAN` if one moves from read to read.
     pub fn quickest_period(&self) -> f64 {
         let open = self.meters.iter().filter(|meter| !meter.is_closed);
-        open.map(|meter| meter.counter.period()).fold(f64::NAN, f64::min)
+        let quicker = |one: f64, other: f64| if other.is_nan() { other } else { one.min(other) };
+        open.map(|meter| meter.counter.period()).reduce(quicker).unwrap_or(f64::NAN)
     }
 
     /// The seconds in which a counter could wrap at the power that was seen, or at 500 W.

@@ -38,7 +38,7 @@ pub use query::{Query, Step};
 pub use records::Batch;
 pub use verify::Difference;
 
-use crate::bus::{OpenCall, Recorder, Told};
+use crate::bus::{Late, OpenCall, Recorder, Told};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::{Process, wall_clock};
 use crate::record::{Record, check_figure};
@@ -136,6 +136,8 @@ pub struct Store {
     /// The connection of the checkpointer; `None`: in memory, opened for queries only, or shut.
     checkpoints: Mutex<Option<Connection>>,
     checkpointer: OnceLock<Checkpointer>,
+    /// Who has the rest of calls of ours that have ended.
+    late: Mutex<Option<Arc<dyn Late>>>,
     tally: Tally,
 }
 
@@ -182,6 +184,7 @@ impl Store {
             committer: OnceLock::new(),
             checkpoints: Mutex::new(checkpoints),
             checkpointer: OnceLock::new(),
+            late: Mutex::new(None),
             tally,
         });
         inherited::note(&store);
@@ -197,6 +200,7 @@ impl Store {
     /// ended and been recorded.
     pub fn close(&self) -> Result<()> {
         self.process.check("the store")?;
+        self.hurry(true);
         match self.life.fetch_or(CLOSED, Ordering::AcqRel) {
             0 => self.shut(),
             before if before & CLOSED != 0 => Err(closed()),
@@ -231,6 +235,7 @@ impl Store {
     /// Returns when everything recorded so far is committed.
     pub fn flush(&self) -> Result<()> {
         self.check_open()?;
+        self.hurry(true);
         self.commit_all()
     }
 
@@ -317,6 +322,7 @@ impl Store {
     /// Deletes every record; gives how many there were.
     pub fn clear(&self) -> Result<u64> {
         self.check_writable()?;
+        self.hurry(true);
         self.commit_all()?;
         self.with_writer(|writer| writer.clear())
     }
@@ -368,6 +374,7 @@ impl Store {
     ) -> Result<()> {
         self.check_open()?;
         query.check()?;
+        self.hurry(false);
         self.commit_all()?;
         let mut reading = Reading::new(order, query);
         while let Some(page) = self.read(|connection| reading.next(connection, query))? {
@@ -456,8 +463,17 @@ impl Store {
         use_it(writer.as_mut().ok_or_else(closed)?)
     }
 
+    /// Has the calls recorded that have ended and wait for a figure; if it `waits`, all of them.
+    fn hurry(&self, waits: bool) {
+        let late = lock(&self.late).clone();
+        if let Some(late) = late {
+            late.hurry(waits);
+        }
+    }
+
     /// Reads what is in the database, with what this process recorded before.
     fn with_reader<T>(&self, use_it: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
+        self.hurry(false);
         self.commit_all()?;
         self.read(use_it)
     }
@@ -496,13 +512,14 @@ impl Recorder for Store {
             return None;
         }
         let slot = self.journal.as_ref().and_then(|journal| journal.begin(call, record));
-        Some(Box::new(KeptCall { store: self, slot }))
+        Some(Box::new(KeptCall { store: self, call, slot }))
     }
 }
 
 /// A call in flight that is this store's.
 struct KeptCall {
     store: Arc<Store>,
+    call: u64,
     /// Where it is in the journal; `None` if there was no room, and in memory.
     slot: Option<usize>,
 }
@@ -513,6 +530,16 @@ impl OpenCall for KeptCall {
         if let Some(journal) = &self.store.journal {
             journal.tell(slot, told);
         }
+    }
+
+    fn ends_late(&mut self, record: &Record<'_>, late: &Arc<dyn Late>) {
+        if self.store.process.check("the store").is_err() {
+            return;
+        }
+        if let Some(journal) = &self.store.journal {
+            self.slot = journal.ends_late(self.slot, self.call, record);
+        }
+        *lock(&self.store.late) = Some(Arc::clone(late));
     }
 
     fn ended(mut self: Box<Self>, record: &Record<'_>) {

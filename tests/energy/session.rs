@@ -338,7 +338,7 @@ fn nothing_is_made_or_lost_whatever_the_counters_do() {
                 let reading = it.read(now);
                 session.read(device, now, reading);
             }
-            let finish = if random.one_in(50) { Finish::All } else { Finish::Settled };
+            let finish = if random.one_in(50) { Finish::ALL } else { Finish::Settled };
             for (_, energy) in session.finish(now, false, finish) {
                 let known = [energy.parts.cpu, energy.joules].into_iter().find(|joules| !joules.is_nan());
                 assert!(known.unwrap_or(0.0) >= 0.0);

@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex};
 use crate::bus::Told;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Outcome, Record, UNKNOWN};
+use crate::sketch::Gaps;
 use crate::sync::lock;
 use file::{Identity, Locked, Map, Part};
 use frame::Buffer;
@@ -220,6 +221,21 @@ impl Journal {
     /// What the call in that slot has told so far.
     pub(crate) fn tell(&self, slot: usize, told: &Told) {
         self.slots.tell(slot, told);
+    }
+
+    /// The call, in that slot if it has one, has ended with that record, but for a figure: if its process dies now, this
+    /// is its record.
+    /// Gives its slot from now on.
+    pub(crate) fn ends_late(&self, slot: Option<usize>, call: u64, record: &Record<'_>) -> Option<usize> {
+        let bare = Record { token_gaps: Gaps::Unknown, metadata_json: "{}", ..*record };
+        for record in [record, &bare] {
+            let mut buffer = Buffer::new();
+            frame::encode(record, &mut buffer);
+            if buffer.bytes().len() <= slots::ROOM {
+                return self.slots.ends_late(slot, call, buffer.bytes());
+            }
+        }
+        slot // too long: it would be an interrupted one
     }
 
     /// Ends the call in that slot with its record; as [`Journal::append`].
@@ -428,6 +444,7 @@ impl Stray {
                 continue;
             }
             match call.record.as_deref().map(frame::decode) {
+                Some(Ok(record)) if call.has_ended => visit(&record)?,
                 Some(Ok(record)) => visit(&as_interrupted(&record, &call.told))?,
                 _ => damaged += 1,
             }

@@ -3,15 +3,18 @@
 //! A slot is [`WORDS`] words of the journal's file, changed in place while its call lasts:
 //!
 //! ```text
-//! word 0    0: free. All ones: being filled. Otherwise a call, by its number
+//! word 0    0: free. All ones: being filled. Otherwise a call, by its number, with a bit that says that it has ended
 //! word 1    where the call's record begins in the ring, once it has ended; 0 before
 //! word 2-6  prompt and cached tokens, output tokens, nanoseconds to the first and to the latest token; all ones: unknown
 //! word 7    bytes of the record (32 bits) | their CRC-32C (32 bits)
-//! word 8…   the record of the call as it began (frame.rs)
+//! word 8…   the record of the call as it began, or as it ended (frame.rs)
 //! ```
 //!
 //! A call ends in this order: its frame is claimed in the ring, word 1 says where, the frame is filled, the slot is freed.
 //! So a slot whose frame is whole, or committed already, is a call that has ended, whenever its process dies.
+//!
+//! A call that has ended and waits for a figure gets a second slot, with its record and the bit, and then the first is
+//! freed. Where both are found, the first does not count.
 
 use std::borrow::Borrow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +25,8 @@ use crate::bus::Told;
 pub(super) const WORDS: usize = 128;
 const HEADER: usize = 8;
 const FILLING: u64 = u64::MAX;
+/// The bit of word 0 that says that the call has ended: the record is what it came to.
+const ENDED: u64 = 1 << 62;
 /// The longest record that a slot holds, in bytes.
 pub(super) const ROOM: usize = (WORDS - HEADER) * 8;
 
@@ -34,6 +39,9 @@ pub(super) struct Slots<W> {
 
 /// A call found in a journal.
 pub(super) struct Open {
+    call: u64,
+    /// It had ended, and waited for a figure: the record is all that was known.
+    pub(super) has_ended: bool,
     /// Where its record begins in the ring; 0 if it had not ended.
     pub(super) end: u64,
     pub(super) told: Told,
@@ -56,6 +64,20 @@ impl<W: Borrow<[AtomicU64]>> Slots<W> {
 
     /// Puts a call into a free slot, if there is one. `record` has at most [`ROOM`] bytes.
     pub(super) fn begin(&self, call: u64, record: &[u8]) -> Option<usize> {
+        self.put(call, record)
+    }
+
+    /// The call, perhaps in a slot already, has ended with that record, but for a figure. Gives its slot from now on: the
+    /// same one if there is no other.
+    pub(super) fn ends_late(&self, at: Option<usize>, call: u64, record: &[u8]) -> Option<usize> {
+        let another = self.put(call | ENDED, record);
+        if let (Some(at), Some(_)) = (at, another) {
+            self.free(at);
+        }
+        another.or(at)
+    }
+
+    fn put(&self, call: u64, record: &[u8]) -> Option<usize> {
         let first = self.next.fetch_add(1, Ordering::Relaxed) as usize;
         let is_ours = |at: &usize| {
             self.slot(*at)[0].compare_exchange(0, FILLING, Ordering::Acquire, Ordering::Relaxed).is_ok()
@@ -98,31 +120,40 @@ impl<W: Borrow<[AtomicU64]>> Slots<W> {
     }
 
     /// The calls in the journal of a dead process.
-    pub(super) fn open_calls(&self) -> impl Iterator<Item = Open> {
-        (0..self.count()).map(|at| self.slot(at)).filter_map(|slot| {
-            let word = |at: usize| slot[at].load(Ordering::Acquire);
-            if matches!(word(0), 0 | FILLING) {
-                return None;
-            }
-            let (length, checksum) = ((word(7) >> 32) as usize, word(7) as u32);
-            let record = (length <= ROOM).then(|| {
-                let mut bytes: Vec<u8> =
-                    (HEADER..HEADER + length.div_ceil(8)).flat_map(|at| word(at).to_le_bytes()).collect();
-                bytes.truncate(length);
-                bytes
-            });
-            let told = Told {
-                prompt_tokens: word(2),
-                cached_tokens: word(3),
-                output_tokens: word(4),
-                first: word(5),
-                latest: word(6),
-            };
-            Some(Open {
-                end: word(1),
-                told,
-                record: record.filter(|bytes| crc32c::crc32c(bytes) == checksum),
-            })
-        })
+    pub(super) fn open_calls(&self) -> Vec<Open> {
+        let found = (0..self.count()).filter_map(|at| open(self.slot(at)));
+        let mut calls: Vec<Open> = found.collect();
+        calls.sort_by_key(|call| (call.call, !call.has_ended));
+        calls.dedup_by_key(|call| call.call);
+        calls
     }
+}
+
+fn open(slot: &[AtomicU64]) -> Option<Open> {
+    let word = |at: usize| slot[at].load(Ordering::Acquire);
+    let call = word(0);
+    if matches!(call, 0 | FILLING) {
+        return None;
+    }
+    let (length, checksum) = ((word(7) >> 32) as usize, word(7) as u32);
+    let record = (length <= ROOM).then(|| {
+        let mut bytes: Vec<u8> =
+            (HEADER..HEADER + length.div_ceil(8)).flat_map(|at| word(at).to_le_bytes()).collect();
+        bytes.truncate(length);
+        bytes
+    });
+    let told = Told {
+        prompt_tokens: word(2),
+        cached_tokens: word(3),
+        output_tokens: word(4),
+        first: word(5),
+        latest: word(6),
+    };
+    Some(Open {
+        call: call & !ENDED,
+        has_ended: call & ENDED != 0,
+        end: word(1),
+        told,
+        record: record.filter(|bytes| crc32c::crc32c(bytes) == checksum),
+    })
 }
