@@ -88,7 +88,7 @@ typedef enum tj_status_code {
   TJ_ERR_INVALID_ARGUMENT = 1,
   /** The operating system refused: path, permission, read error. */
   TJ_ERR_IO = 2,
-  /** Another process holds the database past the busy timeout. */
+  /** Another process holds the database past the busy timeout; or what is to be started runs already. */
   TJ_ERR_BUSY = 3,
   /** Disk full, or journal full under TJ_OVERFLOW_REJECT. */
   TJ_ERR_FULL = 4,
@@ -1348,7 +1348,7 @@ void tj_generate_result_init(struct tj_generate_result *result);
 /* ---- Instrumented generation ------------------------------------------------------------------------------
  * An engine is one callback. tj_instrumented_generate publishes TJ_EVENT_INFERENCE_START, calls it, and publishes
  * TJ_EVENT_INFERENCE_END and TJ_EVENT_TELEMETRY_RECORD, whatever the engine returned. Prompts and answers pass through by
- * pointer; they are never stored. An engine whose loop cannot be turned inside out uses tj_call_begin instead, below.
+ * pointer; they are never stored. While energy is measured, the record follows in the background (see Energy, below). An engine whose loop cannot be turned inside out uses tj_call_begin instead, below.
  */
 
 /** A call in flight: see below. */
@@ -1454,7 +1454,8 @@ uint64_t tj_call_id(const tj_call *call);
 
 /**
  * Ends a call: publishes TJ_EVENT_INFERENCE_END, hands the record to the call's stores, and publishes
- * TJ_EVENT_TELEMETRY_RECORD. `outcome` is a tj_outcome; `result` is what the engine itself knows, and may be NULL.
+ * TJ_EVENT_TELEMETRY_RECORD; while energy is measured (tj_energy_start), the latter two follow in the background. `outcome`
+ * is a tj_outcome; `result` is what the engine itself knows, and may be NULL.
  *
  * TJ_OK; TJ_ERR_INVALID_ARGUMENT: the message names the field, and the call goes on; TJ_ERR_CLOSED: it has ended before, and
  * nothing was recorded; TJ_ERR_FORKED. Stores that could not record show it in tj_store_health.
@@ -1469,6 +1470,406 @@ tj_status tj_call_end(tj_call *call,
  * recorded as TJ_OUTCOME_ABANDONED first. A call that tj_instrumented_generate lent to an engine is left alone.
  */
 void tj_call_free(tj_call *call);
+
+
+/* ---- Energy -----------------------------------------------------------------------------------------------
+ * Joules per call. After tj_energy_start one thread reads the counters of the machine, every 100 ms while a call is in
+ * flight and every second otherwise, and splits what they moved among the calls in flight: evenly over time between two
+ * readings, by weight among the calls that run at the same moment. What no call had is unattributed, and at any moment
+ * attributed + unattributed + idle = what the counters moved. A record gets energy_joules (of all devices together), its
+ * parts, power_watts, prefill and decode energy (cut at the first tj_call_tokens), tokens_per_joule,
+ * energy_per_output_token_joules, throughput_per_watt, the GPUs' utilisation, memory and temperature, and energy_method
+ * and energy_vendor of the first device in the order nvidia, amd, apple, others, cpu_rapl. Its metadata says under
+ * "tokenjoule.energy_tier" how far to trust it: "measured"; "estimated", for a call that is shorter than the time between
+ * two readings of a device, or of which up to a tenth was not read; or "unknown", and then energy_joules is.
+ *
+ * A call's energy is known when its devices have been read after its end, and tj_call_end does not wait for that. While
+ * energy is measured, TJ_EVENT_INFERENCE_END is published before tj_call_end returns, with a record without energy; the
+ * record is kept, and TJ_EVENT_TELEMETRY_RECORD published, after the next reading, on the sampler's thread or on that of
+ * whoever makes it read. A question to a store makes it read, and sees the calls that have ended, but for those that wait
+ * for a counter that moves slowly; tj_store_flush, tj_store_clear and tj_store_close wait for them all, one second at
+ * most. If the process dies meanwhile, the record is in the journal, without its energy.
+ *
+ * The sources, and how often what they read moves:
+ * - nvml: NVIDIA GPUs; the energy counter (Volta and later), every 20 to 100 ms; else the power, integrated.
+ * - hwmon: GPUs of AMD and Intel; the energy counter where there is one, every 10 ms or so; else the power, integrated.
+ * - rapl: processors and memory; the energy counter of each package, and of DRAM where it has one, every millisecond.
+ * - custom: the host program's; what its callback says.
+ *
+ * What is not there, or may not be read, is no error: tj_energy_sources says why, and what to do. A GPU that shares its
+ * package with the processor is counted by both hwmon and rapl: use one of them. A forked child begins without energy.
+ */
+
+/** Kinds of sources: bits of tj_energy_options.kinds. */
+typedef enum tj_energy_kind {
+  /**
+   * NVIDIA GPUs, by the driver's library, which is loaded at run time. CUDA_VISIBLE_DEVICES is respected, its numbers
+   * taken as by CUDA_DEVICE_ORDER=PCI_BUS_ID. An instance of a GPU (MIG) counts as the whole GPU.
+   */
+  TJ_ENERGY_NVML = 1,
+  /** Processor packages, and memory where it has a counter of its own, by Linux's powercap. */
+  TJ_ENERGY_RAPL = 2,
+  /** GPUs of amdgpu, i915 and xe, by sysfs. */
+  TJ_ENERGY_HWMON = 4,
+  /** Those of tj_energy_register_source. */
+  TJ_ENERGY_CUSTOM = 8,
+} tj_energy_kind;
+
+/** Parts of a machine. */
+typedef enum tj_energy_part {
+  /** Counts into gpu_energy_joules. */
+  TJ_ENERGY_PART_GPU = 1,
+  /** Counts into cpu_energy_joules. */
+  TJ_ENERGY_PART_CPU = 2,
+  /** Counts into dram_energy_joules. */
+  TJ_ENERGY_PART_DRAM = 3,
+  /** Counts into energy_joules only. */
+  TJ_ENERGY_PART_OTHER = 4,
+} tj_energy_part;
+
+/** By what calls share that run at the same moment. */
+typedef enum tj_energy_weight {
+  /** All the same. */
+  TJ_ENERGY_WEIGHT_EQUAL = 0,
+  /** Each counts as one, and one more for each output token since the reading before. */
+  TJ_ENERGY_WEIGHT_TOKENS = 1,
+} tj_energy_weight;
+
+/** How to measure. Zero in a field is its default. */
+typedef struct tj_energy_options {
+  /** Set by TJ_ENERGY_OPTIONS_INIT. */
+  size_t struct_size;
+  /**
+   * Milliseconds between two readings, at most 60000. 0: 100 while a call is in flight, more if all counters move more
+   * slowly, and 1000 otherwise. Always short enough that no counter wraps unseen.
+   */
+  uint32_t interval_ms;
+  /** tj_energy_kind | ... 0: all. */
+  uint32_t kinds;
+  /** A tj_energy_weight. */
+  uint32_t weight;
+  /** 1: what a device draws without a call, once that has been seen for a second, is no call's: it is reported as idle. */
+  uint32_t leave_idle_out;
+  /** NVIDIA's library. NULL or "": libnvidia-ml.so.1, where the loader finds it. */
+  const char *nvml_path;
+  /** NULL or "": /sys/class/powercap. */
+  const char *powercap_root;
+  /** NULL or "": /sys/class/drm. */
+  const char *drm_root;
+  /** NULL or "": /sys/class/hwmon. */
+  const char *hwmon_root;
+} tj_energy_options;
+
+#define TJ_ENERGY_OPTIONS_INIT TJ_SIZED_(tj_energy_options)
+
+/** A device that can be read, or something that cannot. Strings are owned by the tj_energy_source_list. */
+typedef struct tj_energy_source {
+  /** "nvml", "rapl", "hwmon" or "custom". */
+  const char *kind;
+  /** The device; "" where a whole kind is not there. */
+  const char *name;
+  /** As in a record: "nvidia", "amd", "intel", "cpu_rapl" ... "" if it cannot be read. */
+  const char *vendor;
+  /** As in a record: "hw_counter", "polling", "rapl" ... "" if it cannot be read. */
+  const char *method;
+  /** A tj_energy_part; 0 if it cannot be read. */
+  uint32_t part;
+  /** 1: it can be read. */
+  uint32_t is_available;
+  /** How often its counter moves, seconds; 0: at every reading. */
+  double update_period_seconds;
+  /** Joules at which its counter begins at 0 again; NAN if it does not. */
+  double wraps_at_joules;
+  /** Why it cannot be read, and what to do; "" if it can. */
+  const char *reason;
+  /** Always 0; room for later versions, so that the stride of arrays never changes. */
+  uint64_t reserved[8];
+} tj_energy_source;
+
+/** Sources. Initialise with TJ_ENERGY_SOURCE_LIST_INIT; release with tj_energy_source_list_free. */
+typedef struct tj_energy_source_list {
+  /** Set by TJ_ENERGY_SOURCE_LIST_INIT. */
+  size_t struct_size;
+  /** Those that can be read first. NULL if there are none. */
+  const struct tj_energy_source *sources;
+  /** How many. */
+  size_t source_count;
+  /** The library's; hands back what the list lives in. */
+  void *owner;
+} tj_energy_source_list;
+
+#define TJ_ENERGY_SOURCE_LIST_INIT TJ_SIZED_(tj_energy_source_list)
+
+/** What has become of a device's joules since the start. Strings are owned by the tj_energy_totals. */
+typedef struct tj_energy_device {
+  /** "nvml", "rapl", "hwmon" or "custom". */
+  const char *kind;
+  /** The device. */
+  const char *name;
+  /** As in a record. */
+  const char *vendor;
+  /** As in a record. */
+  const char *method;
+  /** A tj_energy_part. */
+  uint32_t part;
+  /** 1: its source was taken out; it is not read any more. */
+  uint32_t is_gone;
+  /** Joules that its counter moved ... */
+  double counter_joules;
+  /** ... those of calls ... */
+  double attributed_joules;
+  /** ... those of nobody ... */
+  double unattributed_joules;
+  /** ... and those left out by leave_idle_out. */
+  double idle_joules;
+  /** Seconds of which nobody knows what it drew: before the first reading, and where its counter was reset. */
+  double lost_seconds;
+  /** Mean power between the latest two readings, watts; NAN before there were two. */
+  double power_watts;
+  /** What it draws without a call, watts; NAN if that has not been seen for a second. */
+  double idle_watts;
+  /** Readings that failed. */
+  uint64_t failed_reads;
+  /** Always 0; room for later versions, so that the stride of arrays never changes. */
+  uint64_t reserved[8];
+} tj_energy_device;
+
+/**
+ * What was measured since the latest tj_energy_start, up to the latest reading. Initialise with TJ_ENERGY_TOTALS_INIT;
+ * release with tj_energy_totals_free.
+ */
+typedef struct tj_energy_totals {
+  /** Set by TJ_ENERGY_TOTALS_INIT. */
+  size_t struct_size;
+  /** 1: energy is measured; 0: it was. */
+  uint32_t is_running;
+  /** Always 0. */
+  uint32_t reserved;
+  /** When it was started, Unix seconds. */
+  double since;
+  /** From then to the latest reading, seconds. */
+  double seconds;
+  /** Joules that the counters of all devices moved ... */
+  double counter_joules;
+  /** ... those of calls, the part of calls in flight included ... */
+  double attributed_joules;
+  /** ... those of nobody ... */
+  double unattributed_joules;
+  /** ... and those left out by leave_idle_out. */
+  double idle_joules;
+  /** Calls in flight, and those that have ended and wait for a reading. */
+  uint64_t calls;
+  /** The interval between two readings while a call is in flight, seconds. */
+  double interval_seconds;
+  /** How often the devices were read ... */
+  uint64_t reads;
+  /** ... and the processor time that it took, seconds. */
+  double cpu_seconds;
+  /** The devices. NULL if there are none. */
+  const struct tj_energy_device *devices;
+  /** How many. */
+  size_t device_count;
+  /** The library's; hands back what the list lives in. */
+  void *owner;
+} tj_energy_totals;
+
+#define TJ_ENERGY_TOTALS_INIT TJ_SIZED_(tj_energy_totals)
+
+/** What was measured in a window: all that the devices drew, whoever caused it. NAN: not measured. */
+typedef struct tj_energy_window {
+  /** Set by TJ_ENERGY_WINDOW_INIT. */
+  size_t struct_size;
+  /** Its length. */
+  double seconds;
+  /** Joules of all devices. */
+  double energy_joules;
+  /** The GPUs' part ... */
+  double gpu_energy_joules;
+  /** ... the processors' ... */
+  double cpu_energy_joules;
+  /** ... the memory's ... */
+  double dram_energy_joules;
+  /** ... and that of TJ_ENERGY_PART_OTHER. */
+  double other_energy_joules;
+  /** Energy / length, watts. */
+  double mean_power_watts;
+  /** The highest power between two readings, watts. */
+  double peak_power_watts;
+  /** Of the GPUs, 0 to 100. */
+  double mean_utilization_pct;
+  /** Of the GPUs, 0 to 100. */
+  double peak_utilization_pct;
+  /** Of the GPUs together, GB of 2^30 bytes. */
+  double mean_memory_used_gb;
+  /** Of the GPUs together, GB of 2^30 bytes. */
+  double peak_memory_used_gb;
+  /** Of the GPUs, degrees Celsius. */
+  double mean_temperature_c;
+  /** Of the GPUs, degrees Celsius. */
+  double peak_temperature_c;
+  /** How often the devices were read in it. */
+  uint64_t readings;
+} tj_energy_window;
+
+#define TJ_ENERGY_WINDOW_INIT TJ_SIZED_(tj_energy_window)
+
+/** What a callback says of its device. All NAN when it is called; it sets what it knows: joules, or else watts. */
+typedef struct tj_energy_reading {
+  /** The size that the library gave it. */
+  size_t struct_size;
+  /** Joules by a counter that only grows. A step back is taken for a new counter. */
+  double joules;
+  /** The power now, watts, which the library integrates. */
+  double watts;
+  /** 0 to 100; of a GPU. */
+  double utilization_pct;
+  /** GB of 2^30 bytes; of a GPU. */
+  double memory_used_gb;
+  /** Degrees Celsius; of a GPU. */
+  double temperature_c;
+} tj_energy_reading;
+
+/**
+ * Reads the host program's own device into `reading` and returns 0; anything else is a reading that failed. Called by one
+ * thread at a time, most often the sampler's. It must not unwind (no C++ exception, no longjmp) into the library, and may
+ * use the library, but for what starts, stops and looks into energy, which answers TJ_ERR_BUSY.
+ */
+typedef int32_t (*tj_energy_read_fn)(struct tj_energy_reading *reading, void *user_data);
+
+/** A source of the host program's own: rails of a board, another vendor's library, a wall meter. */
+typedef struct tj_energy_custom {
+  /** Set by TJ_ENERGY_CUSTOM_INIT. */
+  size_t struct_size;
+  /** The device. Required, not empty. */
+  const char *name;
+  /** Goes into records as energy_vendor. NULL or "": "custom". */
+  const char *vendor;
+  /** Goes into records as energy_method. NULL or "": "custom". */
+  const char *method;
+  /** A tj_energy_part. 0: TJ_ENERGY_PART_OTHER. */
+  uint32_t part;
+  /** How often its counter moves, milliseconds, at most 60000. 0: at every reading. */
+  uint32_t update_period_ms;
+  /** Required. */
+  tj_energy_read_fn read;
+  /** Handed to read as it is. */
+  void *user_data;
+  /** Releases user_data; may be NULL. */
+  tj_drop_fn drop;
+} tj_energy_custom;
+
+#define TJ_ENERGY_CUSTOM_INIT TJ_SIZED_(tj_energy_custom)
+
+/** Does what TJ_ENERGY_OPTIONS_INIT does, for languages without macros. NULL is ignored. */
+void tj_energy_options_init(struct tj_energy_options *options);
+
+/**
+ * Starts measuring; returns when every device has been read once. `options` NULL: all defaults. That there is nothing to
+ * measure is no failure.
+ *
+ * TJ_OK; TJ_ERR_INVALID_ARGUMENT: the message names the field; TJ_ERR_BUSY: energy is measured already, or this is inside
+ * of a source's callback; TJ_ERR_IO: no thread can be started. On failure all is as it was.
+ */
+tj_status tj_energy_start(const struct tj_energy_options *options,
+                          tj_error *error);
+
+/**
+ * Stops measuring, after a last reading: calls that have ended are recorded when it returns. Calls in flight go on; the
+ * energy that they have by now is theirs if they end before a tenth of them is unmeasured, and is unattributed otherwise.
+ * tj_energy_read goes on answering. Open windows are gone.
+ *
+ * TJ_OK; TJ_ERR_CLOSED: energy is not measured; TJ_ERR_BUSY: this is inside of a source's callback.
+ */
+tj_status tj_energy_stop(tj_error *error);
+
+/** Does what TJ_ENERGY_SOURCE_LIST_INIT does, for languages without macros. NULL is ignored. */
+void tj_energy_source_list_init(struct tj_energy_source_list *list);
+
+/**
+ * Lists what can be read, and what cannot and why. `options` NULL: what is being measured, or what would be with the
+ * default options; otherwise what would be with these, which is found out by reading it.
+ *
+ * TJ_OK: *out_sources is filled; release it with tj_energy_source_list_free, also before it is filled again.
+ * TJ_ERR_INVALID_ARGUMENT: the message names the field, or a struct_size without room for the owner; TJ_ERR_BUSY: this is
+ * inside of a source's callback. On failure *out_sources is not written.
+ */
+tj_status tj_energy_sources(const struct tj_energy_options *options,
+                            struct tj_energy_source_list *out_sources,
+                            tj_error *error);
+
+/**
+ * Releases what a filled tj_energy_source_list owns. NULL, an initialised one that was never filled, and one that was
+ * released before are fine.
+ */
+void tj_energy_source_list_free(struct tj_energy_source_list *list);
+
+/** Does what TJ_ENERGY_TOTALS_INIT does, for languages without macros. NULL is ignored. */
+void tj_energy_totals_init(struct tj_energy_totals *totals);
+
+/**
+ * Tells where the joules went since the latest tj_energy_start, also after tj_energy_stop. Reads no device.
+ *
+ * TJ_OK: *out_totals is filled; release it with tj_energy_totals_free, also before it is filled again.
+ * TJ_ERR_CLOSED: energy was never measured; TJ_ERR_INVALID_ARGUMENT: NULL, or a struct_size without room for the owner.
+ * On failure *out_totals is not written.
+ */
+tj_status tj_energy_read(struct tj_energy_totals *out_totals,
+                         tj_error *error);
+
+/**
+ * Releases what a filled tj_energy_totals owns. NULL, an initialised one that was never filled, and one that was released
+ * before are fine.
+ */
+void tj_energy_totals_free(struct tj_energy_totals *totals);
+
+/** Does what TJ_ENERGY_WINDOW_INIT does, for languages without macros. NULL is ignored. */
+void tj_energy_window_init(struct tj_energy_window *window);
+
+/**
+ * Begins to measure a stretch, whatever happens in it, and reads the devices now: the reference's sample(). Windows may
+ * overlap each other and calls, and take nothing from either.
+ *
+ * TJ_OK: *out_window is the number for tj_energy_window_end, never 0. TJ_ERR_CLOSED: energy is not measured; TJ_ERR_BUSY:
+ * this is inside of a source's callback; TJ_ERR_INVALID_ARGUMENT: NULL. On failure *out_window is not written.
+ */
+tj_status tj_energy_window_begin(uint64_t *out_window,
+                                 tj_error *error);
+
+/**
+ * Ends a window, and reads the devices now. What a counter that moves slowly has not shown yet is not in it: windows should
+ * be longer than update_period_seconds.
+ *
+ * TJ_OK: *out_measured is filled; nothing in it needs freeing. TJ_ERR_NOT_FOUND: no such window, or it has ended, or
+ * energy was stopped; TJ_ERR_FORKED: it is the parent process's; TJ_ERR_BUSY: this is inside of a source's callback;
+ * TJ_ERR_INVALID_ARGUMENT: the window goes on. On failure *out_measured is not written.
+ */
+tj_status tj_energy_window_end(uint64_t window,
+                               struct tj_energy_window *out_measured,
+                               tj_error *error);
+
+/** Does what TJ_ENERGY_CUSTOM_INIT does, for languages without macros. NULL is ignored. */
+void tj_energy_custom_init(struct tj_energy_custom *custom);
+
+/**
+ * Registers a source: for what is being measured, if TJ_ENERGY_CUSTOM is among its kinds, and for each tj_energy_start
+ * from now on. drop runs exactly once, after the last call of read, also when this function fails with a `custom` that
+ * could be read.
+ *
+ * TJ_OK: *out_source is the number for tj_energy_unregister_source, never 0. TJ_ERR_INVALID_ARGUMENT: the message names
+ * the field; TJ_ERR_BUSY: this is inside of a source's callback. On failure *out_source is not written.
+ */
+tj_status tj_energy_register_source(const struct tj_energy_custom *custom,
+                                    uint64_t *out_source,
+                                    tj_error *error);
+
+/**
+ * Takes a source out. When it returns, read is not running and will not run again, and drop has run.
+ *
+ * TJ_OK; TJ_ERR_NOT_FOUND: no such source, or it was taken out; TJ_ERR_FORKED: it is the parent process's; TJ_ERR_BUSY:
+ * this is inside of a source's callback.
+ */
+tj_status tj_energy_unregister_source(uint64_t source,
+                                      tj_error *error);
 
 
 /* ---- Cost -------------------------------------------------------------------------------------------------

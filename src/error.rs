@@ -9,7 +9,7 @@ pub enum ErrorKind {
     InvalidArgument = 1,
     /// The operating system refused: path, permission, read error.
     Io = 2,
-    /// Another process holds the database past the busy timeout.
+    /// Another process holds the database past the busy timeout; or what is to be started runs already.
     Busy = 3,
     /// The disk is full.
     Full = 4,

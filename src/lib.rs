@@ -1,13 +1,14 @@
 //! TokenJoule: the flight recorder of local inference.
 //!
 //! An engine tells a [`call`] of its tokens; the call publishes events on the [`bus`]; a [`store`] keeps each call's
-//! [`record`] in SQLite; a [`store::Query`] is answered as [`stats`]. What a call cost is found by [`cost`] when it
-//! ends. `ffi` is the C door in front of it all (`include/tokenjoule.h`). Arrows point one way:
+//! [`record`] in SQLite; a [`store::Query`] is answered as [`stats`]. While [`energy`] is measured, it tells a call that has
+//! ended how many joules were its, and [`cost`] what that and its tokens cost. `ffi` is the C door in front of it all
+//! (`include/tokenjoule.h`). Arrows point one way:
 //!
 //! ```text
 //! engine → call → bus → store (journal → rows → rollups) → query → ffi
-//!            ↘     ↘      ↘
-//!           event  record  stats, sketch, efficiency  (the ground floor: imports nothing of the house)
+//!            ↑↘    ↘      ↘
+//! energy, cost event  record  stats, sketch, efficiency  (the ground floor: imports nothing of the house)
 //! ```
 //!
 //! ```

@@ -10,7 +10,7 @@ use std::process::Command;
 use support::{WARNINGS, have, root, run, scratch};
 
 /// The header's sections in teaching order: the file, and what cbindgen cannot make and the section begins with.
-const SECTIONS: [(&str, &str); 17] = [
+const SECTIONS: [(&str, &str); 18] = [
     ("error.rs", ""),
     ("record.rs", ""),
     ("store.rs", ""),
@@ -26,6 +26,7 @@ const SECTIONS: [(&str, &str); 17] = [
     ("request.rs", ""),
     ("generate.rs", "/** A call in flight: see below. */\ntypedef struct tj_call tj_call;\n\n"),
     ("call.rs", ""),
+    ("energy.rs", ""),
     ("cost.rs", ""),
     ("efficiency.rs", ""),
 ];
@@ -152,7 +153,7 @@ fn with_initialisers(declarations: &str) -> String {
         out = out + line + "\n";
         is_sized |= line.trim() == "size_t struct_size;";
         if let Some(name) = line.strip_prefix("} tj_").and_then(|rest| rest.strip_suffix(';')) {
-            if is_sized && !["event", "difference"].contains(&name) {
+            if is_sized && !["event", "difference", "energy_reading"].contains(&name) {
                 let macro_name = name.to_uppercase();
                 out += &format!("\n#define TJ_{macro_name}_INIT TJ_SIZED_(tj_{name})\n");
             }

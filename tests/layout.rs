@@ -34,6 +34,10 @@ macro_rules! rust_type {
     (stats) => { *const ffi::aggregate::tj_aggregated_stats };
     (steps) => { *const ffi::series::tj_series_step };
     (batches) => { *const ffi::batch::tj_batch };
+    (sources) => { *const ffi::energy::tj_energy_source };
+    (devices) => { *const ffi::energy::tj_energy_device };
+    (read) => { ffi::energy::tj_energy_read_fn };
+    (drop) => { ffi::bus::tj_drop_fn };
     (generate) => { ffi::generate::tj_generate_fn };
     (phase) => { ffi::efficiency::tj_phase };
 }
@@ -62,6 +66,10 @@ fn c_type(kind: &str) -> &'static str {
         "stats" => "const tj_aggregated_stats **",
         "steps" => "const tj_series_step **",
         "batches" => "const tj_batch **",
+        "sources" => "const tj_energy_source **",
+        "devices" => "const tj_energy_device **",
+        "read" => "tj_energy_read_fn *",
+        "drop" => "tj_drop_fn *",
         "generate" => "tj_generate_fn *",
         "phase" => "tj_phase *",
         other => panic!("no C type for {other}"),
@@ -259,6 +267,44 @@ layout! {
         0 size struct_size, 8 u64 total_requests, 16 u64 measured_requests, 24 u64 total_tokens,
         32 real total_energy_joules, 40 real energy_per_token_joules, 48 real energy_per_request_joules,
         56 real mean_power_watts, 64 real mean_throughput_tok_per_sec,
+    }
+    energy::tj_energy_options (56, 8) {
+        0 size struct_size, 8 u32 interval_ms, 12 u32 kinds, 16 u32 weight, 20 u32 leave_idle_out,
+        24 text nvml_path, 32 text powercap_root, 40 text drm_root, 48 text hwmon_root,
+    }
+    energy::tj_energy_source (128, 8) {
+        0 text kind, 8 text name, 16 text vendor, 24 text method, 32 u32 part, 36 u32 is_available,
+        40 real update_period_seconds, 48 real wraps_at_joules, 56 text reason, 64 reserved8 reserved,
+    }
+    energy::tj_energy_source_list (32, 8) {
+        0 size struct_size, 8 sources sources, 16 size source_count, 24 void owner,
+    }
+    energy::tj_energy_device (168, 8) {
+        0 text kind, 8 text name, 16 text vendor, 24 text method, 32 u32 part, 36 u32 is_gone,
+        40 real counter_joules, 48 real attributed_joules, 56 real unattributed_joules, 64 real idle_joules,
+        72 real lost_seconds, 80 real power_watts, 88 real idle_watts, 96 u64 failed_reads,
+        104 reserved8 reserved,
+    }
+    energy::tj_energy_totals (120, 8) {
+        0 size struct_size, 8 u32 is_running, 12 u32 reserved, 16 real since, 24 real seconds,
+        32 real counter_joules, 40 real attributed_joules, 48 real unattributed_joules, 56 real idle_joules,
+        64 u64 calls, 72 real interval_seconds, 80 u64 reads, 88 real cpu_seconds, 96 devices devices,
+        104 size device_count, 112 void owner,
+    }
+    energy::tj_energy_window (128, 8) {
+        0 size struct_size, 8 real seconds, 16 real energy_joules, 24 real gpu_energy_joules,
+        32 real cpu_energy_joules, 40 real dram_energy_joules, 48 real other_energy_joules,
+        56 real mean_power_watts, 64 real peak_power_watts, 72 real mean_utilization_pct,
+        80 real peak_utilization_pct, 88 real mean_memory_used_gb, 96 real peak_memory_used_gb,
+        104 real mean_temperature_c, 112 real peak_temperature_c, 120 u64 readings,
+    }
+    energy::tj_energy_reading (48, 8) {
+        0 size struct_size, 8 real joules, 16 real watts, 24 real utilization_pct, 32 real memory_used_gb,
+        40 real temperature_c,
+    }
+    energy::tj_energy_custom (64, 8) {
+        0 size struct_size, 8 text name, 16 text vendor, 24 text method, 32 u32 part, 36 u32 update_period_ms,
+        40 read read, 48 void user_data, 56 drop drop,
     }
 }
 

@@ -152,6 +152,7 @@ pub struct Energy {
     /// The process's number in the line of forked processes.
     generation: u64,
     is_running: AtomicBool,
+    starting: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -168,21 +169,33 @@ impl Energy {
     /// The process's. A forked child begins with one that does not run, and without registered sources.
     pub fn global() -> &'static Energy {
         static ENERGY: OnceBox<PerProcess<Energy>> = OnceBox::new();
-        let make =
-            |generation| Energy { generation, is_running: AtomicBool::new(false), state: Mutex::default() };
+        let make = |generation| Energy {
+            generation,
+            is_running: AtomicBool::new(false),
+            starting: Mutex::default(),
+            state: Mutex::default(),
+        };
         PerProcess::current(&ENERGY, make)
     }
 
     /// Starts the sampler. What cannot be read is no error: see [`Energy::sources`]. [`ErrorKind::Busy`] if it runs.
     pub fn start(&self, options: &Options) -> Result<()> {
         check_outside("starting energy")?;
-        let mut state = lock(&self.state);
-        if state.latest.as_ref().is_some_and(|latest| !latest.is_over()) {
+        let _one_at_a_time = lock(&self.starting);
+        let is_over = lock(&self.state).latest.as_ref().is_none_or(|latest| latest.is_over());
+        if !is_over {
             return Err(Error::new(ErrorKind::Busy, "energy is measured already; stop it first"));
         }
-        let has_custom = options.kinds.has(Kinds::CUSTOM);
-        let registered = if has_custom { state.registered.clone() } else { Vec::new() };
-        state.latest = Some(Running::start(options, options.find(), registered)?);
+        let found = options.find();
+        let running = {
+            let mut state = lock(&self.state);
+            let has_custom = options.kinds.has(Kinds::CUSTOM);
+            let registered = if has_custom { state.registered.clone() } else { Vec::new() };
+            let running = Running::new(options, found, registered);
+            state.latest = Some(running.clone());
+            running
+        };
+        running.launch()?; // with no lock of ours held: it calls the program's sources
         self.is_running.store(true, Ordering::Release);
         Ok(())
     }

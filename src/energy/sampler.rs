@@ -63,6 +63,8 @@ pub(super) struct Running {
     sources: Mutex<Sources>,
     session: Mutex<Session<Waiter>>,
     devices: AtomicUsize,
+    /// Calls that have ended and are not kept yet.
+    owed: AtomicUsize,
     latest: AtomicU64,
     interval: AtomicU64,
     is_over: AtomicBool,
@@ -110,12 +112,12 @@ pub(super) struct Cost {
 }
 
 impl Running {
-    /// Starts a run. Its sources are read once before this returns.
-    pub(super) fn start(
+    /// A run that is to be launched.
+    pub(super) fn new(
         options: &Options,
         found: Found,
         registered: Vec<(u64, Arc<dyn Custom>)>,
-    ) -> Result<Arc<Running>> {
+    ) -> Arc<Running> {
         let running = Arc::new(Running {
             process: Process::current(),
             options: options.clone(),
@@ -132,6 +134,7 @@ impl Running {
             sources: Mutex::new(Sources { all: Vec::new(), gauges_due: 0, readings: Vec::new() }),
             session: Mutex::new(Session::new(options.weight, options.leaves_idle_out)),
             devices: AtomicUsize::new(0),
+            owed: AtomicUsize::new(0),
             latest: AtomicU64::new(0),
             interval: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
@@ -140,17 +143,27 @@ impl Running {
         });
         found.sources.into_iter().for_each(|source| running.add(source, 0));
         registered.into_iter().for_each(|(number, custom)| running.add(Box::new(Registered(custom)), number));
-        running.read(true, Finish::Settled);
-        let its = Arc::clone(&running);
+        running
+    }
+
+    /// Reads the devices once and starts the thread. If that fails the run is over.
+    pub(super) fn launch(self: &Arc<Self>) -> Result<()> {
+        self.read(true, Finish::Settled);
+        let its = Arc::clone(self);
         let run = move || {
             block_signals();
             its.run();
         };
-        let thread = std::thread::Builder::new().name("tokenjoule-energy".to_owned()).spawn(run);
-        let thread =
-            thread.map_err(|error| Error::new(ErrorKind::Io, format!("cannot start a thread: {error}")))?;
-        *lock(&running.thread) = Some(thread);
-        Ok(running)
+        match std::thread::Builder::new().name("tokenjoule-energy".to_owned()).spawn(run) {
+            Ok(thread) => {
+                *lock(&self.thread) = Some(thread);
+                Ok(())
+            }
+            Err(error) => {
+                self.stop();
+                Err(Error::new(ErrorKind::Io, format!("cannot start a thread: {error}")))
+            }
+        }
     }
 
     /// Adds a source.
@@ -226,6 +239,7 @@ impl Running {
         if !desk.is_closed {
             desk.events.push(end);
             desk.in_flight -= 1;
+            self.owed.fetch_add(1, Ordering::AcqRel);
             return;
         }
         drop(desk);
@@ -276,6 +290,7 @@ impl Running {
         let mut told = Vec::with_capacity(done.len());
         for (mut waiting, energy) in done {
             let _ = catch_unwind(AssertUnwindSafe(|| waiting.keep(energy))); // the others' records are none the worse
+            self.owed.fetch_sub(1, Ordering::AcqRel);
             told.push(waiting);
         }
         drop(sources); // whoever waits for those records finds them kept
@@ -367,7 +382,7 @@ impl Running {
         let by = self.now();
         let deadline = Instant::now() + LONGEST_WAIT;
         self.read(false, Finish::Settled);
-        while lock(&self.session).waits(by) {
+        while self.owes(by) {
             if Instant::now() >= deadline {
                 return self.read(false, Finish::EndedBy(by));
             }
@@ -376,16 +391,17 @@ impl Running {
         }
     }
 
-    fn has_ended_calls(&self) -> bool {
-        let is_end = |event: &Event<Waiter>| matches!(event, Event::End { .. });
-        lock(&self.desk).events.iter().any(is_end) || lock(&self.session).waits(Nanos::MAX)
+    /// Whether a call that ended by then is not kept yet. Whoever is just keeping one has the sources in hand.
+    fn owes(&self, by: Nanos) -> bool {
+        let _sources = lock(&self.sources);
+        self.owed.load(Ordering::Acquire) > 0 && lock(&self.session).waits(by)
     }
 }
 
 impl Late for Running {
     fn hurry(&self, waits: bool) {
         let is_ours = self.process.check("energy").is_ok() && check_outside("this").is_ok();
-        if !is_ours || !self.has_ended_calls() {
+        if !is_ours || self.owed.load(Ordering::Acquire) == 0 {
             return;
         }
         if waits { self.wait_for_calls() } else { self.read(false, Finish::Settled) }

@@ -29,9 +29,19 @@ struct Subscriber {
 }
 
 /// user_data and its drop; released when this is.
-struct Closure {
+pub(super) struct Closure {
     user_data: *mut c_void,
     drop: tj_drop_fn,
+}
+
+impl Closure {
+    pub(super) fn new(user_data: *mut c_void, drop: tj_drop_fn) -> Closure {
+        Closure { user_data, drop }
+    }
+
+    pub(super) fn user_data(&self) -> *mut c_void {
+        self.user_data
+    }
 }
 
 // SAFETY: the header tells the subscriber that it is called, and dropped, on any thread.

@@ -156,7 +156,8 @@ pub unsafe extern "C" fn tj_call_id(call: *const tj_call) -> u64 {
 }
 
 /// Ends a call: publishes TJ_EVENT_INFERENCE_END, hands the record to the call's stores, and publishes
-/// TJ_EVENT_TELEMETRY_RECORD. `outcome` is a tj_outcome; `result` is what the engine itself knows, and may be NULL.
+/// TJ_EVENT_TELEMETRY_RECORD; while energy is measured (tj_energy_start), the latter two follow in the background. `outcome`
+/// is a tj_outcome; `result` is what the engine itself knows, and may be NULL.
 ///
 /// TJ_OK; TJ_ERR_INVALID_ARGUMENT: the message names the field, and the call goes on; TJ_ERR_CLOSED: it has ended before, and
 /// nothing was recorded; TJ_ERR_FORKED. Stores that could not record show it in tj_store_health.

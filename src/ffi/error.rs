@@ -24,7 +24,7 @@ pub enum tj_status_code {
     TJ_ERR_INVALID_ARGUMENT = 1,
     /// The operating system refused: path, permission, read error.
     TJ_ERR_IO = 2,
-    /// Another process holds the database past the busy timeout.
+    /// Another process holds the database past the busy timeout; or what is to be started runs already.
     TJ_ERR_BUSY = 3,
     /// Disk full, or journal full under TJ_OVERFLOW_REJECT.
     TJ_ERR_FULL = 4,

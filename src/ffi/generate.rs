@@ -2,7 +2,7 @@
 //!
 //! An engine is one callback. tj_instrumented_generate publishes TJ_EVENT_INFERENCE_START, calls it, and publishes
 //! TJ_EVENT_INFERENCE_END and TJ_EVENT_TELEMETRY_RECORD, whatever the engine returned. Prompts and answers pass through by
-//! pointer; they are never stored. An engine whose loop cannot be turned inside out uses tj_call_begin instead, below.
+//! pointer; they are never stored. While energy is measured, the record follows in the background (see Energy, below). An engine whose loop cannot be turned inside out uses tj_call_begin instead, below.
 
 use std::ffi::{c_char, c_void};
 

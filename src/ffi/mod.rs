@@ -3,7 +3,7 @@
 //!
 //! The header's opening text is `conventions.txt`; `tests/header.rs` makes the header from these files with cbindgen,
 //! in the order in which they teach: error, record, store, query, aggregate, series, batch, records, upkeep, event,
-//! bus, queue, request, generate, call, cost, efficiency.
+//! bus, queue, request, generate, call, energy, cost, efficiency.
 
 #![allow(non_camel_case_types)] // the C names
 #![allow(unsafe_code)] // the only room, with `os` and the journal's mapping, where it may be
@@ -16,6 +16,7 @@ pub mod bus;
 pub mod call;
 pub mod cost;
 pub mod efficiency;
+pub mod energy;
 pub mod error;
 pub mod event;
 pub mod generate;

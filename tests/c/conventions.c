@@ -110,11 +110,20 @@ static void null_is_refused_by_name(void) {
   REFUSES_NULL(tj_energy_batch_compute, tokens, tj_energy_batch_compute(good_figures, NULL, 3, 1, 1, &batch, into));
   REFUSES_NULL(tj_energy_batch_compute, out_batch,
                tj_energy_batch_compute(good_figures, good_counts, 3, 1, 1, NULL, into));
+  REFUSES_NULL(tj_energy_sources, out_sources, tj_energy_sources(NULL, NULL, into));
+  REFUSES_NULL(tj_energy_read, out_totals, tj_energy_read(NULL, into));
+  REFUSES_NULL(tj_energy_window_begin, out_window, tj_energy_window_begin(NULL, into));
+  REFUSES_NULL(tj_energy_window_end, out_measured, tj_energy_window_end(1, NULL, into));
+  REFUSES_NULL(tj_energy_register_source, custom, tj_energy_register_source(NULL, &number, into));
+  REFUSES_NULL(tj_energy_register_source, out_source, tj_energy_register_source(&good_custom, NULL, into));
 
   /* Pointers inside structs. */
   {
     tj_engine engine = good_engine;
     tj_generate_request request = good_request;
+    tj_energy_custom custom = good_custom;
+    custom.read = NULL;
+    CHECK_FAILS(use_custom(&custom), TJ_ERR_INVALID_ARGUMENT, "read");
     engine.generate = NULL;
     CHECK_FAILS(use_engine(&engine), TJ_ERR_INVALID_ARGUMENT, "generate");
     request.messages = NULL;
@@ -184,6 +193,15 @@ static void null_is_fine_where_the_header_says_so(void) {
   TOLERATES_NULL(tj_aggregated_stats_free, stats, tj_aggregated_stats_free(NULL));
   TOLERATES_NULL(tj_series_free, series, tj_series_free(NULL));
   TOLERATES_NULL(tj_batches_free, batches, tj_batches_free(NULL));
+  TOLERATES_NULL(tj_energy_source_list_free, list, tj_energy_source_list_free(NULL));
+  TOLERATES_NULL(tj_energy_totals_free, totals, tj_energy_totals_free(NULL));
+  {
+    tj_energy_source_list sources = TJ_ENERGY_SOURCE_LIST_INIT;
+    ALLOWS_NULL(tj_energy_sources, options, tj_energy_sources(NULL, &sources, &error));
+    tj_energy_source_list_free(&sources);
+    ALLOWS_NULL(tj_energy_start, options, tj_energy_start(NULL, &error));
+    CHECK_OK(tj_energy_stop(&error));
+  }
   tj_call_free(begun);
 }
 
@@ -246,6 +264,23 @@ static void error_may_be_null(void) {
   ALLOWS_NULL_ERROR(tj_steady_state_detect, tj_steady_state_detect(good_figures, 3, NULL, &state, NULL));
   ALLOWS_NULL_ERROR(tj_energy_batch_compute,
                     tj_energy_batch_compute(good_figures, good_counts, 3, 1, 1, &batch, NULL));
+
+  {
+    tj_energy_source_list sources = TJ_ENERGY_SOURCE_LIST_INIT;
+    tj_energy_totals totals = TJ_ENERGY_TOTALS_INIT;
+    tj_energy_window measured = TJ_ENERGY_WINDOW_INIT;
+    uint64_t window;
+    ALLOWS_NULL_ERROR(tj_energy_start, tj_energy_start(&good_energy_options, NULL));
+    ALLOWS_NULL_ERROR(tj_energy_sources, tj_energy_sources(NULL, &sources, NULL));
+    tj_energy_source_list_free(&sources);
+    ALLOWS_NULL_ERROR(tj_energy_register_source, tj_energy_register_source(&good_custom, &number, NULL));
+    ALLOWS_NULL_ERROR(tj_energy_window_begin, tj_energy_window_begin(&window, NULL));
+    ALLOWS_NULL_ERROR(tj_energy_window_end, tj_energy_window_end(window, &measured, NULL));
+    ALLOWS_NULL_ERROR(tj_energy_unregister_source, tj_energy_unregister_source(number, NULL));
+    ALLOWS_NULL_ERROR(tj_energy_read, tj_energy_read(&totals, NULL));
+    tj_energy_totals_free(&totals);
+    ALLOWS_NULL_ERROR(tj_energy_stop, tj_energy_stop(NULL));
+  }
 
   /* ... also where the failure is not about NULL. */
   CHECK_EQ(tj_call_begin("\xFF", &good_request, &call, NULL), TJ_ERR_INVALID_ARGUMENT);

@@ -246,6 +246,76 @@ static void what_was_handed_out_can_be_used_in_the_child(void) {
   CHECK_OK(tj_store_close(store, &error));
 }
 
+static uint64_t window, source;
+
+static int32_t read_ten_watts(tj_energy_reading *reading, void *user_data) {
+  (void)user_data;
+  reading->watts = 10.0;
+  return 0;
+}
+
+static void register_a_meter(void) {
+  tj_energy_custom custom = TJ_ENERGY_CUSTOM_INIT;
+  custom.name = "meter";
+  custom.read = read_ten_watts;
+  custom.drop = count_drop;
+  CHECK_OK(tj_energy_register_source(&custom, &source, &error));
+}
+
+static void measure_afresh(void) {
+  tj_energy_window measured = TJ_ENERGY_WINDOW_INIT;
+  tj_energy_totals totals = TJ_ENERGY_TOTALS_INIT;
+  tj_energy_options options = TJ_ENERGY_OPTIONS_INIT;
+  tj_store *own = check_open(":memory:");
+  dropped = 0;
+  CHECK_FAILS(tj_energy_window_end(window, &measured, &error), TJ_ERR_FORKED, "window");
+  CHECK_FAILS(tj_energy_unregister_source(source, &error), TJ_ERR_FORKED, "source");
+  CHECK_FAILS(tj_energy_read(&totals, &error), TJ_ERR_CLOSED, "energy");
+  CHECK_FAILS(tj_energy_stop(&error), TJ_ERR_CLOSED, "energy");
+  CHECK_EQ(dropped, 0); /* the parent's is the parent's */
+  tj_call_free(call);
+
+  register_a_meter();
+  options.kinds = TJ_ENERGY_CUSTOM, options.interval_ms = 5;
+  CHECK_OK(tj_energy_start(&options, &error));
+  CHECK_OK(tj_store_subscribe(own, &error));
+  tj_call_free(begin());
+  CHECK_EQ(check_count(own), 1);
+  CHECK_OK(tj_energy_read(&totals, &error));
+  CHECK(totals.device_count == 1 && totals.is_running == 1 && totals.attributed_joules > 0);
+  tj_energy_totals_free(&totals);
+  CHECK_OK(tj_energy_stop(&error));
+  CHECK_OK(tj_energy_unregister_source(source, &error));
+  CHECK_EQ(dropped, 1);
+  CHECK_OK(tj_store_close(own, &error));
+}
+
+static void a_child_begins_without_energy(void) {
+  tj_energy_options options = TJ_ENERGY_OPTIONS_INIT;
+  tj_energy_window measured = TJ_ENERGY_WINDOW_INIT;
+  int round;
+  options.kinds = TJ_ENERGY_CUSTOM, options.interval_ms = 1;
+  store = check_open(check_path("energy"));
+  CHECK_OK(tj_store_subscribe(store, &error));
+  register_a_meter();
+  CHECK_OK(tj_energy_start(&options, &error));
+  CHECK_OK(tj_energy_window_begin(&window, &error));
+  for (round = 0; round < 10; round++) { /* whatever the sampler is doing */
+    call = begin();
+    in_a_child(measure_afresh);
+    CHECK_OK(tj_call_end(call, TJ_OUTCOME_OK, NULL, &error));
+    tj_call_free(call);
+  }
+  CHECK_OK(tj_energy_window_end(window, &measured, &error));
+  CHECK(measured.energy_joules > 0);
+  CHECK_OK(tj_energy_stop(&error));
+  dropped = 0;
+  CHECK_OK(tj_energy_unregister_source(source, &error));
+  CHECK_EQ(dropped, 1);
+  CHECK_EQ(check_count(store), 10);
+  CHECK_OK(tj_store_close(store, &error));
+}
+
 /* ---- A child's own ---- */
 
 static uint64_t first_sequence;
@@ -563,6 +633,7 @@ int main(int argc, char **argv) {
       {"a queue says that it is the parent's", a_queue_says_that_it_is_the_parents},
       {"a subscription says that it is the parent's", a_subscription_says_that_it_is_the_parents},
       {"what was handed out can be used in the child", what_was_handed_out_can_be_used_in_the_child},
+      {"a child begins without energy", a_child_begins_without_energy},
       {"a child has a bus and stores of its own", a_child_has_a_bus_and_stores_of_its_own},
       {"a child may open the parent's database", a_child_may_open_the_parents_database},
       {"a child outlives the parent's store", a_child_outlives_the_parents_store},

@@ -90,6 +90,19 @@ static inline tj_bus_queue *opened_queue(void) {
   return queue;
 }
 
+static inline int32_t read_two_watts(tj_energy_reading *reading, void *user_data) {
+  (void)user_data;
+  reading->watts = 2.0;
+  return 0;
+}
+
+static const tj_energy_options good_energy_options = {
+    sizeof(tj_energy_options), 50, TJ_ENERGY_CUSTOM | TJ_ENERGY_RAPL, TJ_ENERGY_WEIGHT_TOKENS, 1, "/nowhere/nvml.so",
+    "/nowhere/powercap", "/nowhere/drm", "/nowhere/hwmon"};
+
+static const tj_energy_custom good_custom = {
+    sizeof(tj_energy_custom), "meter", "vendor", "method", TJ_ENERGY_PART_CPU, 10, read_two_watts, NULL, ignore_drop};
+
 /* ---- Handing each kind of struct to the library; clean up without touching `error` ---- */
 
 static inline tj_status use_options(const void *options) {
@@ -164,6 +177,23 @@ static inline tj_status use_record_to_split(const void *record) {
 static inline tj_status use_steady_options(const void *options) {
   tj_steady_state state = TJ_STEADY_STATE_INIT;
   return tj_steady_state_detect(good_figures, 3, (const tj_steady_options *)options, &state, &error);
+}
+
+static inline tj_status use_energy_options(const void *options) {
+  tj_status status = tj_energy_start((const tj_energy_options *)options, &error);
+  if (status == TJ_OK) {
+    tj_energy_stop(NULL);
+  }
+  return status;
+}
+
+static inline tj_status use_custom(const void *custom) {
+  uint64_t source;
+  tj_status status = tj_energy_register_source((const tj_energy_custom *)custom, &source, &error);
+  if (status == TJ_OK) {
+    tj_energy_unregister_source(source, NULL);
+  }
+  return status;
 }
 
 static inline tj_status use_message(const void *message) {

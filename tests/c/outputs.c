@@ -364,12 +364,59 @@ static void failure_leaves_handles_untouched(void) {
   LEAVES(call, tj_call_begin("engine", &request, &call, &error), TJ_ERR_INVALID_ARGUMENT, "request.struct_size");
 }
 
+static void failure_leaves_what_energy_gives_untouched(void) {
+  tj_energy_source_list sources;
+  tj_energy_totals totals;
+  tj_energy_window measured;
+  tj_energy_options options = good_energy_options;
+  tj_energy_custom custom = good_custom;
+  uint64_t out;
+
+  POISON(out);
+  POISON_SIZED(totals);
+  report("untouched", "tj_energy_read.out_totals");
+  LEAVES(totals, tj_energy_read(&totals, &error), TJ_ERR_CLOSED, "energy"); /* never started */
+  totals.struct_size = offsetof(tj_energy_totals, owner);
+  LEAVES(totals, tj_energy_read(&totals, &error), TJ_ERR_INVALID_ARGUMENT, "out_totals.struct_size");
+  report("untouched", "tj_energy_window_begin.out_window");
+  LEAVES(out, tj_energy_window_begin(&out, &error), TJ_ERR_CLOSED, "energy");
+  report("untouched", "tj_energy_window_end.out_measured");
+  POISON_SIZED(measured);
+  LEAVES(measured, tj_energy_window_end(77, &measured, &error), TJ_ERR_NOT_FOUND, "window");
+  measured.struct_size = 3;
+  LEAVES(measured, tj_energy_window_end(77, &measured, &error), TJ_ERR_INVALID_ARGUMENT, "out_measured.struct_size");
+
+  report("untouched", "tj_energy_sources.out_sources");
+  POISON_SIZED(sources);
+  options.kinds = 16;
+  LEAVES(sources, tj_energy_sources(&options, &sources, &error), TJ_ERR_INVALID_ARGUMENT, "kinds");
+  options.kinds = 0, options.weight = 2;
+  LEAVES(sources, tj_energy_sources(&options, &sources, &error), TJ_ERR_INVALID_ARGUMENT, "weight");
+  options.weight = 0, options.leave_idle_out = 2;
+  LEAVES(sources, tj_energy_sources(&options, &sources, &error), TJ_ERR_INVALID_ARGUMENT, "leave_idle_out");
+  options.leave_idle_out = 0, options.interval_ms = 60001;
+  LEAVES(sources, tj_energy_sources(&options, &sources, &error), TJ_ERR_INVALID_ARGUMENT, "interval_ms");
+  sources.struct_size = offsetof(tj_energy_source_list, owner);
+  LEAVES(sources, tj_energy_sources(NULL, &sources, &error), TJ_ERR_INVALID_ARGUMENT, "out_sources.struct_size");
+
+  report("untouched", "tj_energy_register_source.out_source");
+  custom.name = "";
+  LEAVES(out, tj_energy_register_source(&custom, &out, &error), TJ_ERR_INVALID_ARGUMENT, "name");
+  custom.name = "meter", custom.part = 5;
+  LEAVES(out, tj_energy_register_source(&custom, &out, &error), TJ_ERR_INVALID_ARGUMENT, "part");
+  custom.part = 0, custom.update_period_ms = 60001;
+  LEAVES(out, tj_energy_register_source(&custom, &out, &error), TJ_ERR_INVALID_ARGUMENT, "update_period_ms");
+  custom.update_period_ms = 0, custom.read = NULL;
+  LEAVES(out, tj_energy_register_source(&custom, &out, &error), TJ_ERR_INVALID_ARGUMENT, "read");
+}
+
 int main(int argc, char **argv) {
   static const check_test tests[] = {
       {"failure leaves what open gives untouched", failure_leaves_what_open_gives_untouched},
       {"failure leaves numbers untouched", failure_leaves_numbers_untouched},
       {"failure leaves structs untouched", failure_leaves_structs_untouched},
       {"failure leaves handles untouched", failure_leaves_handles_untouched},
+      {"failure leaves what energy gives untouched", failure_leaves_what_energy_gives_untouched},
   };
   int result;
   store = check_open(":memory:");

@@ -57,6 +57,9 @@ static const struct sized_in {
     {"tj_price", "price", sizeof(tj_price), 0, NULL, &good_price, use_price},
     {"tj_local_cost", "local", sizeof(tj_local_cost), 0, NULL, &good_local_cost, use_local_cost},
     {"tj_steady_options", "options", sizeof(tj_steady_options), 0, NULL, &good_steady_options, use_steady_options},
+    {"tj_energy_options", "options", sizeof(tj_energy_options), 0, NULL, &good_energy_options, use_energy_options},
+    {"tj_energy_custom", "custom", sizeof(tj_energy_custom), offsetof(tj_energy_custom, user_data), "read", &good_custom,
+     use_custom},
 };
 
 /* "A program built against an older, shorter struct keeps working": what lies behind it is not looked at. */
@@ -182,6 +185,31 @@ static tj_status get_batch(void *batch) {
   return tj_energy_batch_compute(good_figures, good_counts, 3, NAN, 1.0, (tj_energy_batch *)batch, &error);
 }
 
+static tj_status get_sources(void *sources) {
+  tj_status status = tj_energy_sources(&good_energy_options, (tj_energy_source_list *)sources, &error);
+  tj_energy_source_list_free((tj_energy_source_list *)sources);
+  return status;
+}
+
+static tj_status get_totals(void *totals) {
+  tj_status status;
+  tj_energy_start(&good_energy_options, NULL);
+  status = tj_energy_read((tj_energy_totals *)totals, &error);
+  tj_energy_totals_free((tj_energy_totals *)totals);
+  tj_energy_stop(NULL);
+  return status;
+}
+
+static tj_status get_window(void *measured) {
+  tj_status status;
+  uint64_t window = 0;
+  tj_energy_start(&good_energy_options, NULL);
+  tj_energy_window_begin(&window, NULL);
+  status = tj_energy_window_end(window, (tj_energy_window *)measured, &error);
+  tj_energy_stop(NULL);
+  return status;
+}
+
 static const struct sized_out {
   const char *type, *argument;
   size_t size;
@@ -199,6 +227,9 @@ static const struct sized_out {
     {"tj_phases", "out_phases", sizeof(tj_phases), 0, get_phases},
     {"tj_steady_state", "out_state", sizeof(tj_steady_state), 0, get_state},
     {"tj_energy_batch", "out_batch", sizeof(tj_energy_batch), 0, get_batch},
+    {"tj_energy_source_list", "out_sources", sizeof(tj_energy_source_list), sizeof(tj_energy_source_list), get_sources},
+    {"tj_energy_totals", "out_totals", sizeof(tj_energy_totals), sizeof(tj_energy_totals), get_totals},
+    {"tj_energy_window", "out_measured", sizeof(tj_energy_window), 0, get_window},
 };
 
 /* "The library writes at most that many bytes", and leaves the size as the caller set it. */
@@ -314,6 +345,11 @@ static void init_functions_do_what_the_macros_do(void) {
   INIT(tj_steady_options, options, TJ_STEADY_OPTIONS_INIT);
   INIT(tj_steady_state, state, TJ_STEADY_STATE_INIT);
   INIT(tj_energy_batch, batch, TJ_ENERGY_BATCH_INIT);
+  INIT(tj_energy_options, options, TJ_ENERGY_OPTIONS_INIT);
+  INIT(tj_energy_source_list, list, TJ_ENERGY_SOURCE_LIST_INIT);
+  INIT(tj_energy_totals, totals, TJ_ENERGY_TOTALS_INIT);
+  INIT(tj_energy_window, window, TJ_ENERGY_WINDOW_INIT);
+  INIT(tj_energy_custom, custom, TJ_ENERGY_CUSTOM_INIT);
 }
 
 static void free_functions_can_be_called_at_any_time(void) {
@@ -321,13 +357,20 @@ static void free_functions_can_be_called_at_any_time(void) {
   tj_series series = TJ_SERIES_INIT;
   tj_batches batches = TJ_BATCHES_INIT;
   tj_polled_event polled = TJ_POLLED_EVENT_INIT;
+  tj_energy_source_list sources = TJ_ENERGY_SOURCE_LIST_INIT;
+  tj_energy_totals totals = TJ_ENERGY_TOTALS_INIT;
   tj_bus_queue *queue = opened_queue();
+  uint64_t source = 0;
   int round;
 
   tj_aggregated_stats_free(&stats); /* never filled */
   tj_series_free(&series);
   tj_batches_free(&batches);
   tj_polled_event_free(&polled);
+  tj_energy_source_list_free(&sources);
+  tj_energy_totals_free(&totals);
+  CHECK_OK(tj_energy_register_source(&good_custom, &source, &error));
+  CHECK_OK(tj_energy_start(&good_energy_options, &error));
   CHECK_OK(tj_record(store, &good_record, &error));
   for (round = 0; round < 3; round++) { /* and filled again */
     uint64_t calls;
@@ -358,7 +401,21 @@ static void free_functions_can_be_called_at_any_time(void) {
     tj_polled_event_free(&polled);
     tj_polled_event_free(&polled);
     CHECK(polled.event == NULL && polled.owner == NULL);
+
+    CHECK_OK(tj_energy_sources(NULL, &sources, &error));
+    CHECK(sources.sources != NULL && sources.source_count == 2 && sources.owner != NULL);
+    tj_energy_source_list_free(&sources);
+    tj_energy_source_list_free(&sources);
+    CHECK(sources.sources == NULL && sources.source_count == 0 && sources.owner == NULL);
+
+    CHECK_OK(tj_energy_read(&totals, &error));
+    CHECK(totals.devices != NULL && totals.device_count == 1 && totals.owner != NULL);
+    tj_energy_totals_free(&totals);
+    tj_energy_totals_free(&totals);
+    CHECK(totals.devices == NULL && totals.device_count == 0 && totals.owner == NULL && totals.is_running == 1);
   }
+  CHECK_OK(tj_energy_stop(&error));
+  CHECK_OK(tj_energy_unregister_source(source, &error));
   tj_bus_queue_free(queue);
 }
 
@@ -411,6 +468,13 @@ static const struct text_in {
     TEXT(tj_generate_result, error_type, result),
     TEXT(tj_generate_result, metadata_json, result),
     TEXT(tj_engine, engine_id, engine),
+    TEXT(tj_energy_options, nvml_path, energy_options),
+    TEXT(tj_energy_options, powercap_root, energy_options),
+    TEXT(tj_energy_options, drm_root, energy_options),
+    TEXT(tj_energy_options, hwmon_root, energy_options),
+    TEXT(tj_energy_custom, name, custom),
+    TEXT(tj_energy_custom, vendor, custom),
+    TEXT(tj_energy_custom, method, custom),
     TEXT(tj_message, role, message),
     TEXT(tj_message, content, message),
     TEXT(tj_telemetry_record, model_id, record_to_estimate),
