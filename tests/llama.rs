@@ -3,9 +3,13 @@
 
 mod support;
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Row};
 use support::{library, outcome, root, run, scratch, skip};
@@ -55,6 +59,7 @@ struct Call {
     latency: f64,
     ttft: f64,
     median_itl: f64,
+    joules: f64,
     finish_reason: String,
     error_type: String,
 }
@@ -72,6 +77,7 @@ impl Call {
             latency: row.get("latency_seconds")?,
             ttft: row.get("ttft")?,
             median_itl: row.get("median_itl_ms")?,
+            joules: row.get("energy_joules")?,
             finish_reason: row.get("finish_reason")?,
             error_type: row.get("error_type")?,
         };
@@ -79,13 +85,61 @@ impl Call {
     }
 }
 
+/// A processor that draws 50 W, as the kernel shows it: a file that counts microjoules.
+struct Processor {
+    root: PathBuf,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Processor {
+    fn start(root: PathBuf) -> Processor {
+        let package = root.join("intel-rapl:0");
+        std::fs::create_dir_all(&package).unwrap();
+        std::fs::write(package.join("name"), "package-0\n").unwrap();
+        std::fs::write(package.join("max_energy_range_uj"), "262143328850\n").unwrap();
+        std::fs::write(package.join("energy_uj"), "1000000\n").unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let is_over = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let begin = Instant::now();
+            while !is_over.load(Ordering::Relaxed) {
+                // The file is kept open by its reader, so it is overwritten in place; numbers of one length, whole at once.
+                let file = std::fs::OpenOptions::new().write(true).open(package.join("energy_uj")).unwrap();
+                let microjoules = 1_000_000 + begin.elapsed().as_micros() as u64 * 50;
+                file.write_all_at(format!("{microjoules:012}\n").as_bytes(), 0).unwrap();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        Processor { root, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Processor {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
 /// Runs the demo, which checks itself against llama.cpp's counters, and then looks at what it left in the database.
 fn the_demo_is_recorded(model: &str) {
     let folder = scratch();
     let path = folder.path().join("telemetry.db");
+    let processor = Processor::start(folder.path().join("powercap"));
     let mut demo = Command::new(programs().join("demo"));
     demo.arg("--model").arg(llama().join("models").join(model)).args(["--name", "the-model", "--check"]);
+    demo.arg("--powercap").arg(&processor.root);
     let printed = run(demo.arg("--database").arg(&path));
+    drop(processor);
+    assert!(
+        printed.contains("\nrapl     intel-rapl:0 package-0: read"),
+        "where joules come from:\n{printed}"
+    );
+    assert!(
+        printed.contains("\nhwmon ") && printed.contains("\nnvml "),
+        "what else there is, or is not:\n{printed}"
+    );
 
     let database = Connection::open(path).unwrap();
     let mut select = database.prepare("SELECT * FROM telemetry ORDER BY id").unwrap();
@@ -109,6 +163,12 @@ fn the_demo_is_recorded(model: &str) {
             continue;
         }
         assert_eq!(call.evaluated + call.cached, call.prompt, "{name}");
+        // One call at a time has all that the processor draws: 50 W, but for the ends of the counter's steps.
+        assert!(call.joules > 0.0 || call.latency < 0.05, "{name}: no joules");
+        if call.latency > 0.3 {
+            let watts = call.joules / call.latency;
+            assert!((25.0..100.0).contains(&watts), "{name}: {watts} W");
+        }
         assert!(call.output > 0, "{name}");
         // The latency goes on after the last token, and its gaps are after the first.
         assert!(
@@ -140,11 +200,11 @@ fn the_demo_is_recorded(model: &str) {
     }
 
     let sums =
-        "SELECT model_id, engine, count(*), sum(energy_joules), sum(is_streaming), min(timestamp) > 1e9,
+        "SELECT model_id, engine, count(*), max(energy_vendor), sum(is_streaming), min(timestamp) > 1e9,
                        count(DISTINCT batch_id) FROM telemetry GROUP BY model_id, engine";
-    let sums: (String, String, i64, f64, i64, bool, i64) =
+    let sums: (String, String, i64, String, i64, bool, i64) =
         database.query_row(sums, [], |row| row.try_into()).expect("one model on one engine");
-    assert_eq!(sums, ("the-model".to_owned(), "llama.cpp".to_owned(), 7, 0.0, 6, true, 1));
+    assert_eq!(sums, ("the-model".to_owned(), "llama.cpp".to_owned(), 7, "cpu_rapl".to_owned(), 6, true, 1));
     for table in ["CALLS", "MODELS", "ENGINES"] {
         assert!(printed.contains(&format!("\n{table}: ")), "no table {table}:\n{printed}");
     }

@@ -1,10 +1,11 @@
 // demo.cpp: a small chat program on llama.cpp whose every call TokenJoule records.
 //
 //   demo --model FILE.gguf --database FILE.db [--name MODEL_ID] [--threads 1] [--context 2048] [--max-tokens 48]
-//        [--check]
+//        [--powercap DIR] [--check]
 //
 // Read ask() and run_calls() first: that is what a program does. The rest is set-up, tables, and --check, which counts
-// every call's tokens a second time, from llama.cpp itself, and compares.
+// every call's tokens a second time, from llama.cpp itself, and compares. --powercap: other processors' energy counters
+// than those of this machine.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -38,7 +39,7 @@ constexpr const char *system_prompt =
     "not know the answer, say so and suggest what the visitor could ask the guide instead.";
 
 struct arguments {
-  std::string model, database, name;
+  std::string model, database, name, powercap;
   std::int32_t threads = 1;
   std::uint32_t context = 2048, max_tokens = 48;
   bool check = false;
@@ -48,7 +49,7 @@ struct arguments {
   std::fprintf(stderr,
                "demo: %s\n"
                "usage: demo --model FILE.gguf --database FILE.db [--name MODEL_ID] [--threads N] [--context N]\n"
-               "            [--max-tokens N] [--check]\n",
+               "            [--max-tokens N] [--powercap DIR] [--check]\n",
                problem);
   std::exit(2);
 }
@@ -72,6 +73,7 @@ arguments parse(int argc, char **argv) {
     if (option == "--model") parsed.model = argv[i];
     else if (option == "--database") parsed.database = argv[i];
     else if (option == "--name") parsed.name = argv[i];
+    else if (option == "--powercap") parsed.powercap = argv[i];
     else if (option == "--threads") parsed.threads = static_cast<std::int32_t>(at_least(1));
     else if (option == "--context") parsed.context = at_least(1024);  // the longest conversation fits
     else if (option == "--max-tokens") parsed.max_tokens = at_least(2);
@@ -96,8 +98,9 @@ struct listener {
   std::vector<finished_call> finished;
   demo::answer *streaming = nullptr;  // the answer being printed
 
-  // The bus calls this once per finished call, on the thread that generated. The event's memory is gone afterwards.
-  static void on_record(const tj_event *event, void *user_data) {
+  // The bus calls this once per finished call, on the thread that generated, before the call's energy is known. The
+  // event's memory is gone afterwards.
+  static void on_end(const tj_event *event, void *user_data) {
     auto &self = *static_cast<listener *>(user_data);
     self.finished.emplace_back(*event->record);
     const finished_call &call = self.finished.back();
@@ -233,7 +236,7 @@ std::string chat::ask(const char *name, const turns &conversation, settings how)
 
   adapter_.options().on_piece = next;
   heard_.streaming = nullptr;
-  if (heard_.finished.size() != counted_.size()) throw std::runtime_error("the bus published no record of a call");
+  if (heard_.finished.size() != counted_.size()) throw std::runtime_error("the bus published no end of a call");
   if (status == TJ_ERR_ENGINE) std::printf("%-9s%s: %s\n", "status", tj_status_name(status), error.message);
   else require(status, error);  // the library's own failure, not the model's
   return std::string(adapter_.content());
@@ -241,15 +244,31 @@ std::string chat::ask(const char *name, const turns &conversation, settings how)
 
 // ---- set-up ---------------------------------------------------------------------------------------------------------
 
-void report(tj_store *store, const std::string &batch, const std::string &database,
-            const std::vector<finished_call> &finished) {
-  demo::print_calls(finished);
+// Says where joules are read on this machine, and of what is not there, why.
+void print_sources() {
+  tj_energy_source_list list = TJ_ENERGY_SOURCE_LIST_INIT;
+  tj_error error{};
+  require(tj_energy_sources(nullptr, &list, &error), error);
+  std::printf("\nENERGY\n");
+  for (std::size_t i = 0; i < list.source_count; ++i) demo::print_source(list.sources[i]);
+  tj_energy_source_list_free(&list);
+}
 
+void report(tj_store *store, const std::string &batch, const std::string &database) {
   tj_query query = TJ_QUERY_INIT;
   query.batch_id = batch.c_str();
+  tj_error error{};
+  std::vector<finished_call> finished;
+  const tj_record_fn add = [](const tj_telemetry_record *record, std::int64_t, void *calls) -> std::int32_t {
+    static_cast<std::vector<finished_call> *>(calls)->emplace_back(*record);
+    return 0;  // go on
+  };
+  require(tj_records_each(store, &query, add, &finished, &error), error);
+  print_sources();
+  demo::print_calls(finished);
+
   query.exclude_warmup = 1;
   tj_aggregated_stats stats = TJ_AGGREGATED_STATS_INIT;
-  tj_error error{};
   require(tj_aggregate(store, &query, &stats, &error), error);
   demo::print_stats("MODELS", &tj_model_stats::model_id, stats.per_model, stats.per_model_count);
   demo::print_stats("ENGINES", &tj_engine_stats::engine, stats.per_engine, stats.per_engine_count);
@@ -293,9 +312,14 @@ int run(const arguments &arguments) {
   require(tj_store_subscribe(store.get(), &error), error);
   listener heard;
   std::uint64_t subscription = 0;
-  require(tj_bus_subscribe(TJ_EVENT_MASK(TJ_EVENT_TELEMETRY_RECORD), listener::on_record, &heard, nullptr,
+  require(tj_bus_subscribe(TJ_EVENT_MASK(TJ_EVENT_INFERENCE_END), listener::on_end, &heard, nullptr,
                            &subscription, &error),
           error);
+
+  // From now on each call's record gets its joules, where the machine has a counter that may be read.
+  tj_energy_options energy = TJ_ENERGY_OPTIONS_INIT;
+  if (!arguments.powercap.empty()) energy.powercap_root = arguments.powercap.c_str();
+  require(tj_energy_start(&energy, &error), error);
 
   std::printf("TokenJoule %s: %s on llama.cpp, %d thread%s, context %u\n", tj_version(), arguments.name.c_str(),
               arguments.threads, arguments.threads == 1 ? "" : "s", llama_n_ctx(context.get()));
@@ -305,8 +329,9 @@ int run(const arguments &arguments) {
   chat.run_calls();
 
   require(tj_bus_unsubscribe(subscription, &error), error);
-  require(tj_store_flush(store.get(), &error), error);
-  report(store.get(), batch, arguments.database, heard.finished);
+  require(tj_store_flush(store.get(), &error), error);  // the joules of the last call, too
+  report(store.get(), batch, arguments.database);
+  require(tj_energy_stop(&error), error);
   return arguments.check ? demo::check(store.get(), batch, heard.finished, chat.counted()) : 0;
 }
 

@@ -17,7 +17,7 @@ namespace demo {
 struct finished_call {
   std::string name, model, finish_reason, error_type;
   std::uint64_t prompt_tokens, cached_tokens, prompt_tokens_evaluated, completion_tokens;
-  double latency_seconds, ttft, median_itl_ms, p95_itl_ms, throughput_tok_per_sec;
+  double latency_seconds, ttft, median_itl_ms, p95_itl_ms, throughput_tok_per_sec, energy_joules;
   std::uint32_t outcome;
   bool warmup;
 
@@ -27,7 +27,8 @@ struct finished_call {
         cached_tokens(record.cached_tokens), prompt_tokens_evaluated(record.prompt_tokens_evaluated),
         completion_tokens(record.completion_tokens), latency_seconds(record.latency_seconds), ttft(record.ttft),
         median_itl_ms(record.median_itl_ms), p95_itl_ms(record.p95_itl_ms),
-        throughput_tok_per_sec(record.throughput_tok_per_sec), outcome(record.outcome),
+        throughput_tok_per_sec(record.throughput_tok_per_sec), energy_joules(record.energy_joules),
+        outcome(record.outcome),
         warmup(record.is_warmup != 0) {}
 
   // "ok (stop)", "cancelled", "error (context_overflow)"
@@ -199,15 +200,26 @@ class table {
 };
 
 inline void print_calls(const std::vector<finished_call> &calls) {
-  table out("CALLS: tokens, and times in milliseconds", 2,
-            {"call", "outcome", "prompt", "cached", "output", "TTFT", "p50", "p95", "latency", "tok/s"});
+  table out("CALLS: tokens, times in milliseconds, tokens per second, joules", 2,
+            {"call", "outcome", "prompt", "cached", "output", "TTFT", "p50", "p95", "latency", "t/s", "J"});
   out.group(2, 4, "tokens");
   out.group(6, 7, "ITL");
   for (const auto &call : calls)
     out.row({call.name, call.ending(), count(call.prompt_tokens), count(call.cached_tokens),
              count(call.completion_tokens), number(call.ttft * 1e3), number(call.median_itl_ms),
-             number(call.p95_itl_ms), number(call.latency_seconds * 1e3), number(call.throughput_tok_per_sec)});
+             number(call.p95_itl_ms), number(call.latency_seconds * 1e3), number(call.throughput_tok_per_sec),
+             number(call.energy_joules)});
   out.print();
+}
+
+inline void print_source(const tj_energy_source &source) {
+  std::printf("%-9s", source.kind);
+  answer shown("         ", 88, 10);
+  if (source.is_available)
+    shown.put(std::string(source.name) + ": read (" + source.method + ")");
+  else
+    shown.put((*source.name ? std::string(source.name) + ": " : "") + "not read: " + source.reason);
+  shown.end();
 }
 
 // tj_model_stats and tj_engine_stats are the same but for the name; `name` says which field that is.
