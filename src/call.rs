@@ -1,7 +1,7 @@
 //! A call's life: begin → prompt → tokens → end → record.
 //!
-//! While energy is measured, the record of a call that has ended waits in the background until its energy is known
-//! ([`late`]); otherwise it is kept before the end returns.
+//! While energy is measured, the record of a call that has ended waits in the background until its energy is known (late.rs);
+//! otherwise it is kept before the end returns.
 
 mod describe;
 mod late;

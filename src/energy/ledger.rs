@@ -19,7 +19,7 @@
 //! A failed read is not told to the ledger: the stretch goes on until the next good one. A counter that was reset is a
 //! stretch of which nobody knows the joules ([`Ledger::lose`]): time without a reading, and no movement.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::Nanos;
 
@@ -107,13 +107,13 @@ pub struct Ledger {
     weight: Weight,
     leaves_idle_out: bool,
     accounts: Vec<Account>,
-    calls: HashMap<u64, Call>,
+    calls: BTreeMap<u64, Call>,
 }
 
 impl Ledger {
     /// An empty ledger.
     pub fn new(weight: Weight, leaves_idle_out: bool) -> Ledger {
-        Ledger { weight, leaves_idle_out, accounts: Vec::new(), calls: HashMap::new() }
+        Ledger { weight, leaves_idle_out, accounts: Vec::new(), calls: BTreeMap::new() }
     }
 
     /// Adds a device, of which nothing is known yet; gives its number. Calls begun before do not share it.
@@ -231,7 +231,9 @@ impl Ledger {
                 is_estimated: part.covered < duration || duration < part.longest,
             });
         }
-        self.forget_calls();
+        if it.is_settled(&self.accounts) {
+            self.calls.remove(&call);
+        }
         shares
     }
 
@@ -315,7 +317,7 @@ struct Sharing {
 }
 
 impl Sharing {
-    fn of(calls: &HashMap<u64, Call>, device: usize, from: Nanos, to: Nanos, weight: Weight) -> Sharing {
+    fn of(calls: &BTreeMap<u64, Call>, device: usize, from: Nanos, to: Nanos, weight: Weight) -> Sharing {
         let mut moments = Vec::new();
         for call in calls.values() {
             let Some((begin, end)) = call.overlap(device, from, to) else { continue };
@@ -350,7 +352,7 @@ impl Sharing {
     fn share(
         &self,
         joules: f64,
-        calls: &mut HashMap<u64, Call>,
+        calls: &mut BTreeMap<u64, Call>,
         device: usize,
         from: Nanos,
         to: Nanos,

@@ -6,7 +6,7 @@
 //! begin, tokens, end of calls ────────────────────────────┴→ ledger → shares → a call's figures
 //! ```
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -105,8 +105,8 @@ struct Window {
 pub struct Session<W> {
     ledger: Ledger,
     meters: Vec<Meter>,
-    flights: HashMap<u64, Flight<W>>,
-    windows: HashMap<u64, Window>,
+    flights: BTreeMap<u64, Flight<W>>,
+    windows: BTreeMap<u64, Window>,
     /// Of the latest time that gauges were read.
     gauge: Gauges,
 }
@@ -117,8 +117,8 @@ impl<W> Session<W> {
         Session {
             ledger: Ledger::new(weight, leaves_idle_out),
             meters: Vec::new(),
-            flights: HashMap::new(),
-            windows: HashMap::new(),
+            flights: BTreeMap::new(),
+            windows: BTreeMap::new(),
             gauge: Gauges::default(),
         }
     }
