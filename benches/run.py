@@ -39,7 +39,7 @@ class Bench:
         self.databases = self.work / "databases"
         self.databases.mkdir(parents=True, exist_ok=True)
         self.rows = []
-        for name in ("record", "aggregate", "call"):
+        for name in ("record", "aggregate", "call", "energy"):
             self.compile(name)
 
     def compile(self, name):
@@ -239,6 +239,18 @@ def calls(bench, reference):
     bench.row("call.unheard", what, unheard["median_ns"], "ns", details=unheard)
 
 
+def energy(bench):
+    root = bench.work / "powercap"
+    for socket in range(2):
+        for zone, name in ((f"intel-rapl:{socket}", f"package-{socket}"), (f"intel-rapl:{socket}:0", "dram")):
+            (root / zone).mkdir(parents=True, exist_ok=True)
+            for file, text in (("name", name), ("energy_uj", 1), ("max_energy_range_uj", 65_532_610_987)):
+                (root / zone / file).write_text(f"{text}\n")
+    sampler = bench.ours("energy", root, bench.often(10, 1))["sampler"]
+    what = f"energy sampler, {sampler['devices']} devices, of one core"
+    bench.row("energy", what, sampler["share_pct"], "%", "≤ 0.5 %", 0.5, details=sampler)
+
+
 def footprint(bench, filled):
     mib = {records: (fill["peak_kib"] - fill["rss_before_kib"]) / 1024 for records, fill in filled.items()}
     most = max(mib, key=mib.get)
@@ -299,6 +311,7 @@ def main():
     sustained(bench, native, like)
     filled = aggregating(bench, python)
     calls(bench, python)
+    energy(bench)
     footprint(bench, filled)
     shutil.rmtree(bench.databases)
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use support::{have, library, root, run, scratch};
 
 /// A row for each bar, in the order of the table.
-const ROWS: [&str; 25] = [
+const ROWS: [&str; 26] = [
     "clock",
     "record.hot.median",
     "record.hot.p99",
@@ -34,6 +34,7 @@ const ROWS: [&str; 25] = [
     "token",
     "call",
     "call.unheard",
+    "energy",
     "memory",
     "library",
 ];

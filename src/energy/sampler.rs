@@ -81,6 +81,15 @@ struct Desk {
     in_flight: usize,
 }
 
+impl Desk {
+    fn wish_for_a_reading(&mut self, wished: &Condvar) {
+        if self.wish == Wish::Nothing {
+            self.wish = Wish::Read;
+            wished.notify_one();
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wish {
     Nothing,
@@ -196,6 +205,7 @@ impl Running {
         if self.options.kinds.has(Kinds::CUSTOM) {
             self.add(Box::new(Registered(custom)), registered);
             self.read(false, Finish::Settled);
+            lock(&self.desk).wish_for_a_reading(&self.wished); // it may be asleep, having had nothing to read
         }
     }
 
@@ -225,9 +235,8 @@ impl Running {
         // After a pause the sampler is slow: what was drawn before the call must not be spread over it.
         let is_stale =
             begun.saturating_sub(self.latest.load(Ordering::Relaxed)) > self.interval.load(Ordering::Relaxed);
-        if desk.in_flight == 1 && is_stale && desk.wish == Wish::Nothing {
-            desk.wish = Wish::Read;
-            self.wished.notify_one();
+        if desk.in_flight == 1 && is_stale {
+            desk.wish_for_a_reading(&self.wished);
         }
         drop(desk);
         Some(Ticket { running: Arc::clone(self), call, begun, told, is_ended: false })
@@ -314,6 +323,9 @@ impl Running {
 
     /// How long until the next reading.
     fn pace(&self) -> Duration {
+        if self.devices.load(Ordering::Relaxed) == 0 {
+            return Duration::from_secs(3600);
+        }
         let session = lock(&self.session);
         let quickest = Duration::try_from_secs_f64(session.quickest_period() / 2.0).unwrap_or_default();
         let interval = match self.options.interval {

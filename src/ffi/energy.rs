@@ -15,7 +15,8 @@
 //! record is kept, and TJ_EVENT_TELEMETRY_RECORD published, after the next reading, on the sampler's thread or on that of
 //! whoever makes it read. A question to a store makes it read, and sees the calls that have ended, but for those that wait
 //! for a counter that moves slowly; tj_store_flush, tj_store_clear and tj_store_close wait for them all, one second at
-//! most. If the process dies meanwhile, the record is in the journal, without its energy.
+//! most. A device that cannot be read is waited for two seconds at most. If the process dies meanwhile, the record is in
+//! the journal, without its energy.
 //!
 //! The sources, and how often what they read moves:
 //! - nvml: NVIDIA GPUs; the energy counter (Volta and later), every 20 to 100 ms; else the power, integrated.

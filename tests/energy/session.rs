@@ -363,3 +363,26 @@ fn nothing_is_made_or_lost_whatever_the_counters_do() {
     }
     assert!(resets > 50, "{resets}");
 }
+
+// ---- What the sampler goes by ----
+
+#[test]
+fn the_interval_can_follow_counters_that_move_slowly_and_one_that_could_wrap() {
+    let mut session: Session<u64> = Session::new(Weight::Equal, false);
+    let slow = session.open(&Device { update_period: 0.5, ..device(Part::Gpu) }, 0);
+    for tick in 0..50 {
+        session.read(slow, tick * 100 * MS, micro(tick / 5 * 1_000_000));
+    }
+    assert!((session.quickest_period() - 0.5).abs() < 0.01, "{}", session.quickest_period());
+    assert!(session.quickest_wrap().is_infinite());
+
+    // One that moves from read to read says nothing of how slow the sampler may be.
+    let quick = session.open(&Device { wraps_at: Some(RAPL_RANGE), ..device(Part::Cpu) }, 0);
+    (0..5).for_each(|tick| session.read(quick, tick * 100 * MS, micro(tick * 1000)));
+    assert!(session.quickest_period().is_nan());
+    assert!((session.quickest_wrap() - 65_532.6 / 500.0).abs() < 0.1, "as if it drew 500 W");
+    session.read(quick, 600 * MS, micro(400_000_000)); // 2 kW
+    assert!(session.quickest_wrap() < 40.0);
+    session.close(quick);
+    assert!(!session.quickest_period().is_nan());
+}
