@@ -117,6 +117,35 @@ fn the_slots_end_in_every_way_that_a_call_can_end() {
 }
 
 #[test]
+fn joules_and_dollars_are_in_the_records_and_add_up() {
+    let folder = scratch();
+    let (printed, database) = run_with_database("energy.c", folder.path());
+    let calls = "SELECT latency_seconds, energy_joules, prefill_energy_joules, decode_energy_joules, cost_usd, metadata
+                 FROM telemetry ORDER BY timestamp";
+    let calls = rows(&database, calls, |row| {
+        let figure = |at| row.get::<_, f64>(at);
+        Ok(([figure(0)?, figure(1)?, figure(2)?, figure(3)?, figure(4)?], row.get::<_, String>(5)?))
+    });
+    assert_eq!(calls.len(), 2);
+    let mut sum = 0.0;
+    for ([latency, joules, prefill, decode, cost], metadata) in &calls {
+        assert!((joules / latency - 40.0).abs() < 4.0, "{joules} J in {latency} s are not 40 W");
+        assert!((prefill + decode - joules).abs() < 1e-9 * joules, "{prefill} + {decode} = {joules}");
+        assert!((cost - joules / 3.6e6 * 0.30).abs() < 1e-15, "{cost}");
+        let metadata: serde_json::Value = serde_json::from_str(metadata).unwrap();
+        assert_eq!(metadata["tokenjoule.cost_rule"], "local");
+        assert!(
+            metadata["tokenjoule.energy_tier"] == "measured" && metadata["tokenjoule.co2e_grams"].is_number()
+        );
+        sum += joules;
+    }
+    let total = printed.lines().last().unwrap();
+    let figures: Vec<f64> = total.split([' ', ':']).filter_map(|word| word.parse().ok()).collect();
+    let [moved, of_calls, of_nobody] = figures[..] else { panic!("{total}") };
+    assert!((moved - of_calls - of_nobody).abs() < 0.002 && (of_calls - sum).abs() < 0.002, "{total}, {sum}");
+}
+
+#[test]
 fn subscribers_hear_of_everything_and_are_gone_afterwards() {
     let folder = scratch();
     let printed = run(&mut Command::new(example("subscriber.cpp", folder.path())));
@@ -144,6 +173,11 @@ fn the_quickstart_is_clean_under_valgrind() {
 #[test]
 fn the_slots_are_clean_under_valgrind() {
     runs_clean_under_valgrind("begin_end.c");
+}
+
+#[test]
+fn the_energy_is_clean_under_valgrind() {
+    runs_clean_under_valgrind("energy.c");
 }
 
 #[test]
