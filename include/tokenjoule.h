@@ -1676,91 +1676,6 @@ typedef struct tj_energy_totals {
 
 #define TJ_ENERGY_TOTALS_INIT TJ_SIZED_(tj_energy_totals)
 
-/** What was measured in a window: all that the devices drew, whoever caused it. NAN: not measured. */
-typedef struct tj_energy_window {
-  /** Set by TJ_ENERGY_WINDOW_INIT. */
-  size_t struct_size;
-  /** Its length. */
-  double seconds;
-  /** Joules of all devices. */
-  double energy_joules;
-  /** The GPUs' part ... */
-  double gpu_energy_joules;
-  /** ... the processors' ... */
-  double cpu_energy_joules;
-  /** ... the memory's ... */
-  double dram_energy_joules;
-  /** ... and that of TJ_ENERGY_PART_OTHER. */
-  double other_energy_joules;
-  /** Energy / length, watts. */
-  double mean_power_watts;
-  /** The highest power between two readings, watts. */
-  double peak_power_watts;
-  /** Of the GPUs, 0 to 100. */
-  double mean_utilization_pct;
-  /** Of the GPUs, 0 to 100. */
-  double peak_utilization_pct;
-  /** Of the GPUs together, GB of 2^30 bytes. */
-  double mean_memory_used_gb;
-  /** Of the GPUs together, GB of 2^30 bytes. */
-  double peak_memory_used_gb;
-  /** Of the GPUs, degrees Celsius. */
-  double mean_temperature_c;
-  /** Of the GPUs, degrees Celsius. */
-  double peak_temperature_c;
-  /** How often the devices were read in it. */
-  uint64_t readings;
-} tj_energy_window;
-
-#define TJ_ENERGY_WINDOW_INIT TJ_SIZED_(tj_energy_window)
-
-/** What a callback says of its device. All NAN when it is called; it sets what it knows: joules, or else watts. */
-typedef struct tj_energy_reading {
-  /** The size that the library gave it. */
-  size_t struct_size;
-  /** Joules by a counter that only grows. A step back is taken for a new counter. */
-  double joules;
-  /** The power now, watts, which the library integrates. */
-  double watts;
-  /** 0 to 100; of a GPU. */
-  double utilization_pct;
-  /** GB of 2^30 bytes; of a GPU. */
-  double memory_used_gb;
-  /** Degrees Celsius; of a GPU. */
-  double temperature_c;
-} tj_energy_reading;
-
-/**
- * Reads the host program's own device into `reading` and returns 0; anything else is a reading that failed. Called by one
- * thread at a time, most often the sampler's. It must not unwind (no C++ exception, no longjmp) into the library, and may
- * use the library, but for what starts, stops and looks into energy, which answers TJ_ERR_BUSY.
- */
-typedef int32_t (*tj_energy_read_fn)(struct tj_energy_reading *reading, void *user_data);
-
-/** A source of the host program's own: rails of a board, another vendor's library, a wall meter. */
-typedef struct tj_energy_custom {
-  /** Set by TJ_ENERGY_CUSTOM_INIT. */
-  size_t struct_size;
-  /** The device. Required, not empty. */
-  const char *name;
-  /** Goes into records as energy_vendor. NULL or "": "custom". */
-  const char *vendor;
-  /** Goes into records as energy_method. NULL or "": "custom". */
-  const char *method;
-  /** A tj_energy_part. 0: TJ_ENERGY_PART_OTHER. */
-  uint32_t part;
-  /** How often its counter moves, milliseconds, at most 60000. 0: at every reading. */
-  uint32_t update_period_ms;
-  /** Required. */
-  tj_energy_read_fn read;
-  /** Handed to read as it is. */
-  void *user_data;
-  /** Releases user_data; may be NULL. */
-  tj_drop_fn drop;
-} tj_energy_custom;
-
-#define TJ_ENERGY_CUSTOM_INIT TJ_SIZED_(tj_energy_custom)
-
 /** Does what TJ_ENERGY_OPTIONS_INIT does, for languages without macros. NULL is ignored. */
 void tj_energy_options_init(struct tj_energy_options *options);
 
@@ -1823,6 +1738,49 @@ tj_status tj_energy_read(struct tj_energy_totals *out_totals,
  */
 void tj_energy_totals_free(struct tj_energy_totals *totals);
 
+
+/* ---- Measuring a stretch ----------------------------------------------------------------------------------
+ * What the machine drew from one moment to another, whatever ran: the reference's `sample()`.
+ */
+
+/** What was measured in a window: all that the devices drew, whoever caused it. NAN: not measured. */
+typedef struct tj_energy_window {
+  /** Set by TJ_ENERGY_WINDOW_INIT. */
+  size_t struct_size;
+  /** Its length. */
+  double seconds;
+  /** Joules of all devices. */
+  double energy_joules;
+  /** The GPUs' part ... */
+  double gpu_energy_joules;
+  /** ... the processors' ... */
+  double cpu_energy_joules;
+  /** ... the memory's ... */
+  double dram_energy_joules;
+  /** ... and that of TJ_ENERGY_PART_OTHER. */
+  double other_energy_joules;
+  /** Energy / length, watts. */
+  double mean_power_watts;
+  /** The highest power between two readings, watts. */
+  double peak_power_watts;
+  /** Of the GPUs, 0 to 100. */
+  double mean_utilization_pct;
+  /** Of the GPUs, 0 to 100. */
+  double peak_utilization_pct;
+  /** Of the GPUs together, GB of 2^30 bytes. */
+  double mean_memory_used_gb;
+  /** Of the GPUs together, GB of 2^30 bytes. */
+  double peak_memory_used_gb;
+  /** Of the GPUs, degrees Celsius. */
+  double mean_temperature_c;
+  /** Of the GPUs, degrees Celsius. */
+  double peak_temperature_c;
+  /** How often the devices were read in it. */
+  uint64_t readings;
+} tj_energy_window;
+
+#define TJ_ENERGY_WINDOW_INIT TJ_SIZED_(tj_energy_window)
+
 /** Does what TJ_ENERGY_WINDOW_INIT does, for languages without macros. NULL is ignored. */
 void tj_energy_window_init(struct tj_energy_window *window);
 
@@ -1847,6 +1805,58 @@ tj_status tj_energy_window_begin(uint64_t *out_window,
 tj_status tj_energy_window_end(uint64_t window,
                                struct tj_energy_window *out_measured,
                                tj_error *error);
+
+
+/* ---- Sources of one's own ---------------------------------------------------------------------------------
+ * Rails of a board, another vendor's library, a wall meter: whatever the host program can read.
+ */
+
+/** What a callback says of its device. All NAN when it is called; it sets what it knows: joules, or else watts. */
+typedef struct tj_energy_reading {
+  /** The size that the library gave it. */
+  size_t struct_size;
+  /** Joules by a counter that only grows. A step back is taken for a new counter. */
+  double joules;
+  /** The power now, watts, which the library integrates. */
+  double watts;
+  /** 0 to 100; of a GPU. */
+  double utilization_pct;
+  /** GB of 2^30 bytes; of a GPU. */
+  double memory_used_gb;
+  /** Degrees Celsius; of a GPU. */
+  double temperature_c;
+} tj_energy_reading;
+
+/**
+ * Reads the host program's own device into `reading` and returns 0; anything else is a reading that failed. Called by one
+ * thread at a time, most often the sampler's. It must not unwind (no C++ exception, no longjmp) into the library, and may
+ * use the library, but for what starts, stops and looks into energy, which answers TJ_ERR_BUSY.
+ */
+typedef int32_t (*tj_energy_read_fn)(struct tj_energy_reading *reading, void *user_data);
+
+/** A source of the host program's own: rails of a board, another vendor's library, a wall meter. */
+typedef struct tj_energy_custom {
+  /** Set by TJ_ENERGY_CUSTOM_INIT. */
+  size_t struct_size;
+  /** The device. Required, not empty. */
+  const char *name;
+  /** Goes into records as energy_vendor. NULL or "": "custom". */
+  const char *vendor;
+  /** Goes into records as energy_method. NULL or "": "custom". */
+  const char *method;
+  /** A tj_energy_part. 0: TJ_ENERGY_PART_OTHER. */
+  uint32_t part;
+  /** How often its counter moves, milliseconds, at most 60000. 0: at every reading. */
+  uint32_t update_period_ms;
+  /** Required. */
+  tj_energy_read_fn read;
+  /** Handed to read as it is. */
+  void *user_data;
+  /** Releases user_data; may be NULL. */
+  tj_drop_fn drop;
+} tj_energy_custom;
+
+#define TJ_ENERGY_CUSTOM_INIT TJ_SIZED_(tj_energy_custom)
 
 /** Does what TJ_ENERGY_CUSTOM_INIT does, for languages without macros. NULL is ignored. */
 void tj_energy_custom_init(struct tj_energy_custom *custom);

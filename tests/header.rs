@@ -10,7 +10,7 @@ use std::process::Command;
 use support::{WARNINGS, have, root, run, scratch};
 
 /// The header's sections in teaching order: the file, and what cbindgen cannot make and the section begins with.
-const SECTIONS: [(&str, &str); 18] = [
+const SECTIONS: [(&str, &str); 20] = [
     ("error.rs", ""),
     ("record.rs", ""),
     ("store.rs", ""),
@@ -27,6 +27,8 @@ const SECTIONS: [(&str, &str); 18] = [
     ("generate.rs", "/** A call in flight: see below. */\ntypedef struct tj_call tj_call;\n\n"),
     ("call.rs", ""),
     ("energy.rs", ""),
+    ("window.rs", ""),
+    ("source.rs", ""),
     ("cost.rs", ""),
     ("efficiency.rs", ""),
 ];

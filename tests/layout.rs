@@ -36,7 +36,7 @@ macro_rules! rust_type {
     (batches) => { *const ffi::batch::tj_batch };
     (sources) => { *const ffi::energy::tj_energy_source };
     (devices) => { *const ffi::energy::tj_energy_device };
-    (read) => { ffi::energy::tj_energy_read_fn };
+    (read) => { ffi::source::tj_energy_read_fn };
     (drop) => { ffi::bus::tj_drop_fn };
     (generate) => { ffi::generate::tj_generate_fn };
     (phase) => { ffi::efficiency::tj_phase };
@@ -291,18 +291,18 @@ layout! {
         64 u64 calls, 72 real interval_seconds, 80 u64 reads, 88 real cpu_seconds, 96 devices devices,
         104 size device_count, 112 void owner,
     }
-    energy::tj_energy_window (128, 8) {
+    window::tj_energy_window (128, 8) {
         0 size struct_size, 8 real seconds, 16 real energy_joules, 24 real gpu_energy_joules,
         32 real cpu_energy_joules, 40 real dram_energy_joules, 48 real other_energy_joules,
         56 real mean_power_watts, 64 real peak_power_watts, 72 real mean_utilization_pct,
         80 real peak_utilization_pct, 88 real mean_memory_used_gb, 96 real peak_memory_used_gb,
         104 real mean_temperature_c, 112 real peak_temperature_c, 120 u64 readings,
     }
-    energy::tj_energy_reading (48, 8) {
+    source::tj_energy_reading (48, 8) {
         0 size struct_size, 8 real joules, 16 real watts, 24 real utilization_pct, 32 real memory_used_gb,
         40 real temperature_c,
     }
-    energy::tj_energy_custom (64, 8) {
+    source::tj_energy_custom (64, 8) {
         0 size struct_size, 8 text name, 16 text vendor, 24 text method, 32 u32 part, 36 u32 update_period_ms,
         40 read read, 48 void user_data, 56 drop drop,
     }

@@ -3,7 +3,7 @@
 //!
 //! The header's opening text is `conventions.txt`; `tests/header.rs` makes the header from these files with cbindgen,
 //! in the order in which they teach: error, record, store, query, aggregate, series, batch, records, upkeep, event,
-//! bus, queue, request, generate, call, energy, cost, efficiency.
+//! bus, queue, request, generate, call, energy, window, source, cost, efficiency.
 
 #![allow(non_camel_case_types)] // the C names
 #![allow(unsafe_code)] // the only room, with `os` and the journal's mapping, where it may be
@@ -26,5 +26,7 @@ pub mod record;
 pub mod records;
 pub mod request;
 pub mod series;
+pub mod source;
 pub mod store;
 pub mod upkeep;
+pub mod window;
