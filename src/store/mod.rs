@@ -10,6 +10,7 @@
 //! next takes over the journals of dead processes. Questions are read through a connection of their own (SQLite's WAL
 //! mode), after what this process has recorded was committed: from rollups, and from the rows that these do not hold.
 
+mod calls;
 mod checkpoint;
 mod commit;
 mod fault;
@@ -18,6 +19,7 @@ mod inherited;
 mod journal;
 mod key;
 mod open;
+mod options;
 mod query;
 mod records;
 mod retention;
@@ -34,11 +36,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use rusqlite::Connection;
 
 pub use health::{Failure, Health};
+pub use options::{Durability, Overflow, StoreOptions};
 pub use query::{Query, Step};
 pub use records::Batch;
 pub use verify::Difference;
 
-use crate::bus::{Late, OpenCall, Recorder, Told};
+use crate::bus::Late;
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::{Process, wall_clock};
 use crate::record::{Record, check_figure};
@@ -52,71 +55,6 @@ use journal::Journal;
 use open::Reader;
 use records::{Order, Reading};
 use writer::Writer;
-
-/// What a returned [`Store::record`] survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// The death of the process.
-    #[default]
-    Process,
-    /// A power cut.
-    Power,
-}
-
-/// What a full journal does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Overflow {
-    /// Makes [`Store::record`] commit what is in it first.
-    #[default]
-    Wait,
-    /// Makes it return [`ErrorKind::Full`].
-    Reject,
-}
-
-/// How to open a store.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StoreOptions {
-    /// For queries only; nothing on disk changes.
-    pub read_only: bool,
-    /// What a record survives.
-    pub durability: Durability,
-    /// What a full journal does.
-    pub overflow: Overflow,
-    /// How long to wait for another process that holds the database.
-    pub busy_timeout_ms: u32,
-    /// How long a record may wait before other processes see it.
-    pub commit_interval_ms: u32,
-    /// The journal's size; rounded up to a power of two.
-    pub journal_bytes: u64,
-    /// Records go when they are older than this, seconds; 0: never.
-    pub max_age_seconds: f64,
-    /// The oldest records go while the database uses more than this; 0: never. The room is used again, the file does not
-    /// shrink.
-    pub max_bytes: u64,
-    /// What the rollups say of records that go stays, so that questions about whole hours are answered as before.
-    pub keep_rollups: bool,
-}
-
-impl StoreOptions {
-    /// What a store is opened with if nothing else is said.
-    pub const DEFAULT: StoreOptions = StoreOptions {
-        read_only: false,
-        durability: Durability::Process,
-        overflow: Overflow::Wait,
-        busy_timeout_ms: 5000,
-        commit_interval_ms: 100,
-        journal_bytes: 8 << 20,
-        max_age_seconds: 0.0,
-        max_bytes: 0,
-        keep_rollups: false,
-    };
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        StoreOptions::DEFAULT
-    }
-}
 
 /// A database of calls.
 pub struct Store {
@@ -497,78 +435,6 @@ impl Store {
             while writer.keep_rollups()? {}
             at_once(writer.connection())
         })
-    }
-}
-
-impl Recorder for Store {
-    fn keep(&self, record: &Record<'_>) {
-        let _ = self.record(record); // accounted for in the health
-    }
-
-    fn call_began(self: Arc<Self>, call: u64, record: &Record<'_>) -> Option<Box<dyn OpenCall>> {
-        self.process.check("the store").ok()?;
-        if self.life.fetch_add(1, Ordering::AcqRel) & CLOSED != 0 {
-            self.call_is_over();
-            return None;
-        }
-        let slot = self.journal.as_ref().and_then(|journal| journal.begin(call, record));
-        Some(Box::new(KeptCall { store: self, call, slot }))
-    }
-}
-
-/// A call in flight that is this store's.
-struct KeptCall {
-    store: Arc<Store>,
-    call: u64,
-    /// Where it is in the journal; `None` if there was no room, and in memory.
-    slot: Option<usize>,
-}
-
-impl OpenCall for KeptCall {
-    fn told(&self, told: &Told) {
-        let Some(slot) = self.slot else { return };
-        if let Some(journal) = &self.store.journal {
-            journal.tell(slot, told);
-        }
-    }
-
-    fn ends_late(&mut self, record: &Record<'_>, late: &Arc<dyn Late>) {
-        if self.store.process.check("the store").is_err() {
-            return;
-        }
-        if let Some(journal) = &self.store.journal {
-            self.slot = journal.ends_late(self.slot, self.call, record);
-        }
-        *lock(&self.store.late) = Some(Arc::clone(late));
-    }
-
-    fn ended(mut self: Box<Self>, record: &Record<'_>) {
-        if self.store.process.check("the store").is_ok() {
-            let _ = self.store.write(record, &mut self.slot); // accounted for in the health
-        }
-    }
-}
-
-impl Drop for KeptCall {
-    fn drop(&mut self) {
-        if self.store.process.check("the store").is_err() {
-            return; // a forked child: the call and its slot are the parent's
-        }
-        if let Some(slot) = self.slot {
-            // The caller goes on without its record; the slot goes on without the call.
-            if let Some(journal) = &self.store.journal {
-                journal.forget(slot);
-            }
-        }
-        self.store.call_is_over();
-    }
-}
-
-impl Store {
-    fn call_is_over(&self) {
-        if self.life.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
-            let _ = self.shut();
-        }
     }
 }
 
