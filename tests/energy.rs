@@ -10,8 +10,6 @@ mod fakes;
 mod ledger;
 #[path = "energy/life.rs"]
 mod life;
-#[path = "energy/random.rs"]
-mod random;
 #[path = "energy/session.rs"]
 mod session;
 #[path = "energy/sources.rs"]

@@ -3,7 +3,7 @@
 use tokenjoule::energy::Nanos;
 use tokenjoule::energy::ledger::{Ledger, Weight};
 
-use super::random::Random;
+use super::support::random::Random;
 
 const MS: Nanos = 1_000_000;
 
@@ -220,7 +220,7 @@ fn a_hundred_calls_together_get_what_one_would_have_got() {
     one.begin(1, 10 * MS);
     (0..100).for_each(|call| many.begin(call, 10 * MS));
     for tick in 1..50 {
-        let moved = random.part() * 30.0;
+        let moved = random.unit() * 30.0;
         one.settle(alone, tick * 20 * MS, moved);
         many.settle(shared, tick * 20 * MS, moved);
     }
@@ -238,7 +238,7 @@ fn a_hundred_calls_together_get_what_one_would_have_got() {
 fn at_random(seed: u64, weight: Weight, leaves_idle_out: bool) {
     let mut random = Random::new(seed);
     let mut ledger = Ledger::new(weight, leaves_idle_out);
-    let devices: Vec<usize> = (0..random.between(1, 5)).map(|_| device(&mut ledger, 0)).collect();
+    let devices: Vec<usize> = (0..=random.below(4)).map(|_| device(&mut ledger, 0)).collect();
     let (mut now, mut next) = (0, 0);
     let mut running: Vec<(u64, Nanos, u64)> = Vec::new();
     let mut ended: Vec<u64> = Vec::new();
@@ -276,7 +276,7 @@ fn at_random(seed: u64, weight: Weight, leaves_idle_out: bool) {
             5 if random.one_in(10) && !ended.is_empty() => take(&mut ledger, ended.remove(0)), // cannot wait
             _ => {
                 for device in &devices {
-                    let moved = if random.one_in(6) { 0.0 } else { random.part() * 20.0 };
+                    let moved = if random.one_in(6) { 0.0 } else { random.unit() * 20.0 };
                     if !random.one_in(4) {
                         ledger.settle(*device, now, moved); // else the read failed
                     }

@@ -10,7 +10,7 @@ use tokenjoule::energy::ledger::Weight;
 use tokenjoule::energy::session::{Event, Finish, PATIENCE, Session, Told};
 use tokenjoule::energy::source::{Device, Energy, Part, Reading};
 
-use super::random::Random;
+use super::support::random::Random;
 
 const MS: Nanos = 1_000_000;
 /// Of an Intel package: 65,532.610987 J.
@@ -314,8 +314,7 @@ fn nothing_is_made_or_lost_whatever_the_counters_do() {
     for seed in 0..150 {
         let mut random = Random::new(seed + 1000);
         let mut session: Session<u64> = Session::new(Weight::Equal, seed % 4 == 0);
-        let mut all: Vec<Simulated> =
-            (0..random.between(1, 4)).map(|_| Simulated::new(&mut random)).collect();
+        let mut all: Vec<Simulated> = (0..=random.below(3)).map(|_| Simulated::new(&mut random)).collect();
         for it in &all {
             session.open(&it.device, 0);
         }
@@ -324,7 +323,7 @@ fn nothing_is_made_or_lost_whatever_the_counters_do() {
         let mut attributed = 0.0;
         for _ in 0..600 {
             let before = now;
-            now += random.between(MS, 60 * MS);
+            now += MS + random.below(59 * MS);
             all.iter_mut().for_each(|it| it.run(&mut random, before, now));
             if random.one_in(3) {
                 running.push((next, begin(&mut session, next, now - MS / 2)));
