@@ -364,8 +364,9 @@ impl Store {
         let journal = self.journal.as_ref().filter(|journal| !journal.is_sealed());
         (health.journal_used, health.journal_size) = journal.map(Journal::usage).unwrap_or_default();
         health.database_bytes = self.path.as_ref().map_or(0, |path| open::bytes_of(path));
-        (health.oldest, health.newest) = self.read(query::span).unwrap_or((f64::NAN, f64::NAN));
-        health.rollups_waiting = self.read(rollup::waiting).unwrap_or(0);
+        let held = self.read(|database| Ok((query::span(database)?, rollup::waiting(database).unwrap_or(0))));
+        let unknown = ((f64::NAN, f64::NAN), 0);
+        ((health.oldest, health.newest), health.rollups_waiting) = held.unwrap_or(unknown);
         Ok(health)
     }
 
